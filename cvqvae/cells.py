@@ -19,6 +19,7 @@ import scipy.sparse as sp
 
 # %% ../nbs/00_cells.ipynb #282dcc82
 logger = logging.getLogger("cvqvae")
+mudata.set_options(pull_on_update=False)
 
 # %% ../nbs/00_cells.ipynb #dabdee41
 class DataError(ValueError):
@@ -249,7 +250,8 @@ def _mudata(
     modalities: dict[str, ad.AnnData],  # name -> modality, same cells in the same order
 ) -> mudata.MuData:  # with unprefixed obs
     "A `MuData` with the shared columns in `obs` and the shared facts in `uns`."
-    with mudata.set_options(pull_on_update=False):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="var_names are not unique")  # a protein may be called as its gene
         mdata = mudata.MuData(modalities)
     for column, values in shared_obs(modalities).items():
         mdata.obs[column] = values

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['logger', 'LOCAL', 'check_file', 'read_modality', 'read_pair', 'read_mudata', 'split_kinds', 'read_10x',
-           'data_folders', 'list_datasets', 'load_dataset', 'KINDS', 'DataError', 'check_names', 'counts_of',
-           'declare_kind', 'modality_kind', 'pair_modalities', 'shared_cells', 'simulate']
+           'data_folders', 'list_datasets', 'load_dataset', 'read_any', 'KINDS', 'DataError', 'check_names',
+           'counts_of', 'declare_kind', 'modality_kind', 'pair_modalities', 'shared_cells', 'simulate']
 
 # %% ../nbs/00_datasets.ipynb #5cc35448
 import logging
@@ -17,7 +17,6 @@ import anndata as ad
 import h5py
 import mudata
 import pandas as pd
-import scanpy as sc
 
 from .cells import KINDS, DataError, check_names, counts_of, declare_kind, modality_kind, pair_modalities, shared_cells
 from .downloads import CATALOGUE, fetch_all
@@ -89,8 +88,7 @@ def read_mudata(
     kinds: dict[str, str] | None = None,  # modality name -> kind; None: as declared
 ) -> mudata.MuData:  # paired cells of those modalities
     "Read a multimodal file, check it and pair its cells; raises DataError."
-    with mudata.set_options(pull_on_update=False):
-        mdata = path if isinstance(path, mudata.MuData) else _read(mudata.read_h5mu, path, ".h5mu file")
+    mdata = path if isinstance(path, mudata.MuData) else _read(mudata.read_h5mu, path, ".h5mu file")
     if missing := set(kinds or {}) - set(mdata.mod):
         raise DataError(f"No modality {', '.join(sorted(missing))} in {path}: it holds {', '.join(mdata.mod)}.")
     paired = pair_modalities({name: mdata[name] for name in kinds or mdata.mod}, kinds)
@@ -130,9 +128,11 @@ def _open_10x(
     path: Path,  # .h5
 ) -> ad.AnnData:  # all features
     "scanpy's reader, without its remark on repeated gene names, which are settled after the split."
+    from scanpy import read_10x_h5  # scanpy takes seconds to import, and only this reader needs it
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique")
-        return sc.read_10x_h5(path, gex_only=False)
+        return read_10x_h5(path, gex_only=False)
 
 # %% ../nbs/00_datasets.ipynb #9ef2298d
 LOCAL = {
@@ -190,3 +190,19 @@ def load_dataset(
         files = fetch_all(name, folders=[folder / sub for folder in data_folders(data_home) for sub in (name, ".")], data_home=data_home, sha256=sha256)
         return CONVERTERS[name](files)
     raise DataError(f"No data set {name!r}: choose one of {', '.join(list_datasets().index)}.")
+
+# %% ../nbs/00_datasets.ipynb #16c1d83b
+def read_any(
+    source: str | Path | mudata.MuData,  # a .h5mu, a 10x .h5, a .h5ad that stacks two kinds, a MuData, or a name of `list_datasets()`
+    kinds: dict[str, str] | None = None,  # for MuData: modality name -> kind; None: as declared
+) -> mudata.MuData:  # paired cells
+    "Paired cells from one source of whatever form; raises DataError."
+    if isinstance(source, mudata.MuData):
+        return read_mudata(source, kinds)
+    if str(source) in list_datasets().index:
+        return load_dataset(str(source))
+    readers = {".h5mu": lambda path: read_mudata(path, kinds), ".h5": read_10x, ".h5ad": lambda path: split_kinds(read_modality(path))}
+    suffix = Path(source).suffix
+    if suffix not in readers:
+        raise DataError(f"{source}: files end in {', '.join(readers)}, and the sets by name are {', '.join(list_datasets().index)}.")
+    return readers[suffix](source)

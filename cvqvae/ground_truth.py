@@ -17,6 +17,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .cells import DataError, counts_of, modality_kind
+from .preprocessing import components_of
 
 # %% ../nbs/06_ground_truth.ipynb #d4392f26
 class MetricAbsent(Exception):
@@ -27,21 +28,22 @@ class MetricAbsent(Exception):
 class Truth:
     "What is known about n cells, for evaluation only; every `None` has its reason in `reasons`."
 
-    labels: np.ndarray = None  # cell types, str [n]
-    batch: np.ndarray = None  # batches, str [n]
-    cycle: np.ndarray = None  # S and G2M scores, float [n, 2]
-    pseudotimes: dict = None  # modality name -> reference pseudotime, float [n], NaN where a cell has none
-    components: dict = None  # modality name -> unintegrated components, float [n, k]
-    organism: str = None  # "human" or "mouse"
-    kept: np.ndarray = None  # cells that are scored, bool [n]; None = all
+    labels: np.ndarray | None = None  # cell types, str [n]
+    batch: np.ndarray | None = None  # batches, str [n]
+    cycle: np.ndarray | None = None  # S and G2M scores, float [n, 2]
+    pseudotimes: dict | None = None  # modality name -> reference pseudotime, float [n], NaN where a cell has none
+    components: dict | None = None  # modality name -> unintegrated components, float [n, k]
+    organism: str | None = None  # "human" or "mouse"
+    kept: np.ndarray | None = None  # cells that are scored, bool [n]; None = all
+    cycle_before: str | None = None  # modality whose components hold the cell cycle before integration; None = the first; "view" = all, as raw
     reasons: dict = field(default_factory=dict)  # field name -> why it is None
 
     @classmethod
     def from_mudata(
         cls,
         mdata: MuData,  # paired cells, after `preprocess`
-        batch_key: str = None,  # obs column of batches
-        labels_key: str = None,  # obs column of cell types
+        batch_key: str | None = None,  # obs column of batches
+        labels_key: str | None = None,  # obs column of cell types
         ignore_labels: tuple = (),  # cell types whose cells are not scored, e.g. ("unknown",)
     ) -> "Truth":
         "Collect what `mdata` knows about its cells; raises DataError on a column that is not there."
@@ -51,6 +53,7 @@ class Truth:
         truth._set("cycle", *_cycle(mdata, truth.organism, truth.batch))
         truth._set("pseudotimes", *_pseudotimes(mdata))
         truth._set("components", *_components(mdata))
+        truth.cycle_before = next((name for name in mdata.mod if modality_kind(mdata[name], name) == "rna"), None)
         truth.kept = np.ones(mdata.n_obs, dtype=bool)
         if truth.labels is not None:
             truth.kept = ~pd.isna(truth.labels) & ~np.isin(truth.labels.astype(str), list(ignore_labels))
@@ -61,12 +64,8 @@ class Truth:
         tables = [self.kept, self.labels, self.batch, self.cycle, *(self.pseudotimes or {}).values(), *(self.components or {}).values()]
         return len(next(table for table in tables if table is not None))
 
-    def mask(
-        self,
-        view: str = "joint",  # "joint" or "stacked"
-        n_modalities: int = 2,  # blocks of the stacked view
-    ) -> np.ndarray:  # bool [n] or [n * n_modalities]
-        "The rows of a view that are scored."
+    def mask(self, view: str = "joint", n_modalities: int = 2) -> np.ndarray:
+        "The rows of a view that are scored, bool [n] or, stacked, [n * n_modalities]."
         kept = np.ones(len(self), dtype=bool) if self.kept is None else self.kept
         return np.tile(kept, n_modalities if view == "stacked" else 1)
 
@@ -88,7 +87,7 @@ def find_column(
                 return table[column]
     return None
 
-
+# %% ../nbs/06_ground_truth.ipynb #f09b8ca6
 def _named(
     mdata: MuData,  # paired cells
     key: str,  # column name, or None
@@ -106,7 +105,7 @@ def _named(
 # %% ../nbs/06_ground_truth.ipynb #cfa56082
 _KIND_WORDS = {"rna": ("rna", "gex", "gene"), "atac": ("atac", "peak"), "protein": ("adt", "protein")}
 
-
+# %% ../nbs/06_ground_truth.ipynb #61c04b88
 def _pseudotimes(
     mdata: MuData,  # paired cells
 ) -> tuple:  # (dict of modality -> float [n], or None; reason)
@@ -122,15 +121,15 @@ def _pseudotimes(
         found[name] = find_column(mdata, own[0]).to_numpy(dtype=float)
     return found, ""
 
-
+# %% ../nbs/06_ground_truth.ipynb #0aeb1d88
 def _components(
     mdata: MuData,  # paired cells
 ) -> tuple:  # (dict of modality -> float [n, k], or None; reason)
     "The unintegrated components of each modality."
-    slots = {name: "X_lsi" if modality_kind(part, name) == "atac" else "X_pca" for name, part in mdata.mod.items()}
-    if lacking := [name for name, slot in slots.items() if slot not in mdata[name].obsm]:
-        return None, f"no unintegrated components of {' and '.join(lacking)}: call preprocess(mdata) first"
-    return {name: np.asarray(mdata[name].obsm[slot]) for name, slot in slots.items()}, ""
+    try:
+        return {name: components_of(part, name) for name, part in mdata.mod.items()}, ""
+    except DataError as error:
+        return None, f"no unintegrated components: {error}"
 
 # %% ../nbs/06_ground_truth.ipynb #e2fc0958
 def organism_of(
@@ -143,7 +142,7 @@ def organism_of(
     names = [name for key, part in mdata.mod.items() if modality_kind(part, key) == "rna" for name in part.var_names]
     return "human" if np.mean([name == name.upper() for name in names] or [1]) > 0.5 else "mouse"
 
-
+# %% ../nbs/06_ground_truth.ipynb #a7e2473b
 def cycle_genes(
     gene_names: pd.Index,  # genes that were measured
     organism: str,  # "human" or "mouse"
@@ -165,7 +164,7 @@ def cycle_genes(
 def cell_cycle_scores(
     rna: AnnData,  # cells with raw RNA counts
     organism: str,  # "human" or "mouse"
-    batch: np.ndarray = None,  # batches, str [n]; scores are computed within each
+    batch: np.ndarray | None = None,  # batches, str [n]; scores are computed within each
 ) -> np.ndarray:  # S and G2M scores, float [n, 2]
     "Cell-cycle scores by scanpy, within each batch; raises MetricAbsent with too few cell-cycle genes."
     genes = cycle_genes(rna.var_names, organism)
@@ -180,7 +179,7 @@ def cell_cycle_scores(
         scores[rows] = part.obs[["S_score", "G2M_score"]]
     return scores
 
-
+# %% ../nbs/06_ground_truth.ipynb #af5b40d4
 def _cycle(
     mdata: MuData,  # paired cells
     organism: str,  # "human" or "mouse"
@@ -206,7 +205,7 @@ def raw_stacked(
     width = min(block.shape[1] for block in components.values())
     return np.vstack([block[:, :width] for block in components.values()]).astype(np.float32)
 
-
+# %% ../nbs/06_ground_truth.ipynb #97d2ec34
 def raw_joint(
     components: dict,  # modality name -> components, float [n, k]
 ) -> np.ndarray:  # float32 [n, sum of k]
@@ -219,12 +218,12 @@ def raw_joint(
 class Rows:
     "What is known about the rows of one view of the cells."
 
-    labels: np.ndarray = None  # cell types, str [rows]
-    batch: np.ndarray = None  # batches, str [rows]
-    cycle: np.ndarray = None  # S and G2M scores, float [rows, 2]
-    before: np.ndarray = None  # unintegrated components, float [rows, k]
-    pseudotimes: dict = None  # name -> reference pseudotime, float [rows]
-    modality: np.ndarray = None  # modality of each row, str [rows]; None in the joint view
+    labels: np.ndarray | None = None  # cell types, str [rows]
+    batch: np.ndarray | None = None  # batches, str [rows]
+    cycle: np.ndarray | None = None  # S and G2M scores, float [rows, 2]
+    before: np.ndarray | None = None  # unintegrated components, float [rows, k]
+    pseudotimes: dict | None = None  # name -> reference pseudotime, float [rows]
+    modality: np.ndarray | None = None  # modality of each row, str [rows]; None in the joint view
     reasons: dict = field(default_factory=dict)  # field name -> why it is None
 
     def need(self, name):
@@ -247,7 +246,7 @@ def rows_of(
             values = np.concatenate([values] * copies)[keep]
             known[name] = values if name == "cycle" else values.astype(str)
     if truth.components is not None:
-        known["before"] = (raw_stacked if view == "stacked" else raw_joint)(truth.components)[keep]
+        known["before"] = _before(truth, view, copies)[keep]
     if truth.pseudotimes is not None:
         known["pseudotimes"] = {name: values[keep] for name, values in _own_rows(truth.pseudotimes, copies).items()}
     if view == "stacked":
@@ -255,7 +254,19 @@ def rows_of(
     reasons = truth.reasons | {"before": truth.reasons.get("components", "no unintegrated components")}
     return Rows(**known, reasons=reasons | {"modality": "the joint view has one row per cell"})
 
+# %% ../nbs/06_ground_truth.ipynb #819be9a3
+def _before(
+    truth: Truth,  # with components
+    view: str,  # "joint" or "stacked"
+    copies: int,  # blocks of the view
+) -> np.ndarray:  # float [n * copies, k]
+    "The components in which the cell cycle is measured before integration."
+    if truth.cycle_before == "view":
+        return (raw_stacked if view == "stacked" else raw_joint)(truth.components)
+    name = truth.cycle_before or next(iter(truth.components))
+    return np.concatenate([truth.components[name]] * copies)
 
+# %% ../nbs/06_ground_truth.ipynb #ba492b11
 def _own_rows(
     pseudotimes: dict,  # modality name -> pseudotime, float [n]
     copies: int,  # 1, or the number of stacked blocks

@@ -34,7 +34,7 @@ def neighbour_graph(
     sc.pp.neighbors(adata, n_neighbors=min(n_neighbors, len(z) - 1), use_rep="X_emb", random_state=seed)
     return adata.obsp["connectivities"]
 
-
+# %% ../nbs/06_measures.ipynb #1cf93406
 def _numbered(
     n: int,  # rows
 ) -> pd.DataFrame:  # no columns, index "0" to "n-1"
@@ -57,7 +57,7 @@ def partitions(
         resolution = 2 * step / resolutions
         yield resolution, find(edges, weights, resolution, seed)
 
-
+# %% ../nbs/06_measures.ipynb #f821bb42
 def _louvain(
     edges: igraph.Graph,  # directed, both directions of every edge
     weights: np.ndarray,  # not used: scanpy's louvain ignores the weights by default
@@ -71,7 +71,7 @@ def _louvain(
     kind = louvain.RBConfigurationVertexPartition
     return louvain.find_partition(edges, kind, seed=seed, resolution_parameter=resolution).membership
 
-
+# %% ../nbs/06_measures.ipynb #220d8915
 def _leiden(
     edges: igraph.Graph,  # undirected
     weights: np.ndarray,  # per edge, float
@@ -101,7 +101,7 @@ def nmi(
 def silhouette_widths(
     z: np.ndarray,  # embedding, float [n, d]
     labels: np.ndarray,  # groups, [n]
-    rows: np.ndarray = None,  # rows whose width is wanted, int [m]; None = all
+    rows: np.ndarray | None = None,  # rows whose width is wanted, int [m]; None = all
 ) -> np.ndarray:  # widths from -1 to 1, float64 [m]; 0 in a group of one
     "Silhouette width of each cell in a grouping."
     codes = pd.factorize(np.asarray(labels))[0]
@@ -113,7 +113,7 @@ def silhouette_widths(
     sums = np.vstack([np.add.reduceat(np.sqrt(squared, out=squared), starts, axis=1) for _, squared in blocks])
     return _widths_from_sums(sums, sizes, codes[rows])
 
-
+# %% ../nbs/06_measures.ipynb #51bf6cf2
 def _widths_from_sums(
     sums: np.ndarray,  # summed distance to each group, float [m, groups]
     sizes: np.ndarray,  # cells per group, int [groups]
@@ -133,7 +133,7 @@ def _widths_from_sums(
 def label_asw(
     z: np.ndarray,  # embedding, float [n, d]
     labels: np.ndarray,  # cell types, str [n]
-    max_cells: int = None,  # cells whose width is computed; None = all, exact
+    max_cells: int | None = None,  # cells whose width is computed; None = all, exact
     seed: int = 0,  # of the choice of cells
 ) -> float:  # 0 to 1
     "Average silhouette width of the cell types, scaled to [0, 1]; raises MetricAbsent with fewer than two types."
@@ -142,10 +142,10 @@ def label_asw(
         raise MetricAbsent(f"a silhouette needs at least 2 cell types and fewer types than cells, found {n_types} in {len(labels)} cells")
     return float((silhouette_widths(z, labels, sampled_rows(len(labels), max_cells, seed)).mean() + 1) / 2)
 
-
+# %% ../nbs/06_measures.ipynb #820a1425
 def sampled_rows(
     n: int,  # rows there are
-    max_cells: int = None,  # rows wanted at most; None = all
+    max_cells: int | None = None,  # rows wanted at most; None = all
     seed: int = 0,  # of the choice
 ) -> np.ndarray:  # sorted row numbers, int [min(n, max_cells)]
     "All row numbers, or a random choice of `max_cells` of them."
@@ -158,7 +158,7 @@ def batch_asw(
     z: np.ndarray,  # embedding, float [n, d]
     batch: np.ndarray,  # batches, str [n]
     labels: np.ndarray,  # cell types, str [n]
-    max_cells: int = None,  # cells per type whose width is computed; None = all
+    max_cells: int | None = None,  # cells per type whose width is computed; None = all
     seed: int = 0,  # of the choice of cells
 ) -> float:  # 1 = batches mixed within every type
     "One minus the absolute silhouette width of batches, averaged within and then over cell types; raises MetricAbsent if undefined."
@@ -239,7 +239,7 @@ def diffusion_pseudotime(
     found[inside] = _pseudotime_of_piece(graph[inside][:, inside], candidates)
     return found
 
-
+# %% ../nbs/06_measures.ipynb #c782d8ff
 def _pseudotime_of_piece(
     graph: csr_matrix,  # connectivities of one connected piece, float [n, n]
     candidates: np.ndarray,  # possible roots, int
@@ -258,12 +258,12 @@ def _pseudotime_of_piece(
     found = adata.obs["dpt_pseudotime"].to_numpy()
     return np.where(found > 1, 0, found)
 
-# %% ../nbs/06_measures.ipynb #c782d8ff
+# %% ../nbs/06_measures.ipynb #768f5171
 def trajectory(
     graph: csr_matrix,  # connectivities of the embedding, float [n, n]
     reference: np.ndarray,  # reference pseudotime, float [n], NaN where a cell has none
     labels: np.ndarray,  # cell types, str [n]
-    batch: np.ndarray = None,  # batches, str [n]: correlate within each and average; None = over all
+    batch: np.ndarray | None = None,  # batches, str [n]: correlate within each and average; None = over all
 ) -> float:  # 0 reversed, 0.5 unrelated, 1 conserved
     "Conservation of a reference pseudotime, (Spearman + 1) / 2; raises MetricAbsent when it has no root."
     rows = np.flatnonzero(np.isfinite(reference))

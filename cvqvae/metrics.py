@@ -78,7 +78,7 @@ def _calls(
         "modality_asw": lambda: _mixing(z, rows, rows.need("modality"), sampled),
     }
 
-
+# %% ../nbs/06_metrics.ipynb #43337894
 def _mixing(
     z: np.ndarray,  # embedding, float [rows, d]
     rows: Rows,  # what is known about the rows
@@ -90,17 +90,17 @@ def _mixing(
         raise MetricAbsent("there is only one batch")
     return batch_asw(z, groups, rows.need("labels"), **sampled), _sampling_note(len(z), sampled["max_cells"])
 
-
+# %% ../nbs/06_metrics.ipynb #c541f0ca
 def _sampling_note(
     n: int,  # rows there are
-    max_cells: int = None,  # rows measured at most; None = all
+    max_cells: int | None = None,  # rows measured at most; None = all
 ) -> str:  # empty when all rows were measured
     "What a sampled silhouette has to say about its error."
     if max_cells is None or n <= max_cells:
         return ""
     return f"at most {max_cells} of {n} rows measured, standard error below {0.5 / np.sqrt(max_cells):.4f}"
 
-# %% ../nbs/06_metrics.ipynb #43337894
+# %% ../nbs/06_metrics.ipynb #88b24d6d
 def _mean_trajectory(
     graph,  # connectivities of the embedding, float [rows, rows]
     rows: Rows,  # what is known about the rows
@@ -119,7 +119,7 @@ def _mean_trajectory(
         raise MetricAbsent(note)
     return float(np.mean(values)), note
 
-
+# %% ../nbs/06_metrics.ipynb #fd726e06
 def _few_cells(
     name: str,  # of the pseudotime
     n: int,  # cells that carry it
@@ -128,14 +128,14 @@ def _few_cells(
     error = 0.5 / np.sqrt(n - 1)
     return f"{name}: only {n} cells, standard error about {error:.2f}" if error > 0.05 else ""
 
-# %% ../nbs/06_metrics.ipynb #c541f0ca
+# %% ../nbs/06_metrics.ipynb #de18e156
 def score_embedding(
     z: np.ndarray,  # joint [n, d], or stacked: first modality above the second, [2n, d]
     truth: Truth,  # what is known about the n cells
     view: str = "joint",  # "joint" or "stacked"
     resolutions: int = 20,  # clusterings tried for NMI
     clustering: str = "louvain",  # or "leiden": faster, not the paper's
-    max_cells: int = None,  # cells measured by a silhouette; None = all
+    max_cells: int | None = None,  # cells measured by a silhouette; None = all
     seed: int = 0,  # of neighbour search, clustering and sampling
 ) -> pd.DataFrame:  # rows: metric, group, value, reason
     "The six metrics, two extra ones and the totals of one embedding; raises DataError on a wrong shape or a value that is not finite."
@@ -147,7 +147,7 @@ def score_embedding(
     table += [(name, "total", *result) for name, result in totals(values).items()]
     return pd.DataFrame(table, columns=["metric", "group", "value", "reason"])
 
-
+# %% ../nbs/06_metrics.ipynb #5b86bb82
 def _attempt(
     call,  # function without arguments that returns (value, note)
 ) -> tuple:  # (value, note), or (NaN, reason)
@@ -157,7 +157,7 @@ def _attempt(
     except MetricAbsent as absent:
         return np.nan, str(absent)
 
-
+# %% ../nbs/06_metrics.ipynb #f3732cf0
 def _checked(
     z: np.ndarray,  # embedding
     truth: Truth,  # what is known about the cells
@@ -219,7 +219,7 @@ def evaluate(
     columns = ["method", "view", "metric", "group", "value", "reason"]
     return with_shared_score(pd.concat(tables, ignore_index=True)[columns])
 
-
+# %% ../nbs/06_metrics.ipynb #47c66923
 def _score_view(
     parts: dict,  # "first", "second", "joint" -> [n, d]
     truth: Truth,  # what is known about the n cells
@@ -234,7 +234,7 @@ def _score_view(
     scores = score_embedding(np.vstack([parts[name] for name in needed]), truth, view, **options)
     return scores if view == "joint" else pd.concat([scores, _alignment(parts["first"], parts["second"], truth)])
 
-
+# %% ../nbs/06_metrics.ipynb #98f5d5b1
 def _alignment(
     first: np.ndarray,  # vectors of the first modality, float [n, d]
     second: np.ndarray,  # vectors of the second, float [n, d]

@@ -8,6 +8,7 @@ __all__ = ['CONVERTERS', 'split_openproblems', 'unpacked', 'read_openproblems', 
 
 # %% ../nbs/00_public.ipynb #06fb031d
 import gzip
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import anndata as ad
 import mudata
 import numpy as np
 import pandas as pd
+import pooch
 import scipy.io
 import scipy.sparse as sp
 
@@ -77,16 +79,22 @@ def _pair(
 # %% ../nbs/00_public.ipynb #4b4291dc
 def unpacked(
     path: Path,  # file, perhaps .gz
-) -> Path:  # the file without .gz
+) -> Path:  # the file without .gz, beside it, or in the user's cache where that folder is read-only; raises DataError
     "Unpack a .gz once; a half-written result is never taken for a whole one."
     if path.suffix != ".gz":
         return path
-    target, partial = path.with_suffix(""), path.with_suffix(".unpacking")
-    if not target.exists():
+    folder = path.parent if os.access(path.parent, os.W_OK) else Path(pooch.os_cache("cvqvae"))
+    folder.mkdir(parents=True, exist_ok=True)
+    target, partial = folder / path.stem, folder / f"{path.stem}.unpacking"
+    if target.exists():
+        return target
+    try:
         with gzip.open(path, "rb") as source, open(partial, "wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 22)
-        partial.replace(target)
-    return target
+    except (EOFError, gzip.BadGzipFile) as error:
+        partial.unlink(missing_ok=True)
+        raise DataError(f"{path} is truncated or no gzip file: download it again. [{error}]") from error
+    return partial.replace(target)
 
 
 def read_openproblems(
@@ -140,7 +148,7 @@ def read_shareseq(
     cells, atac_names = _dotted(types["rna"]), _dotted(types["atac"])
     modalities["rna"].obs_names = _dotted(modalities["rna"].obs_names)
     found = _dotted(modalities["atac"].obs_names)
-    modalities["atac"].obs_names = found if found.isin(cells).any() else found.map(dict(zip(atac_names, cells)).get).fillna("unlisted").astype(str)
+    modalities["atac"].obs_names = found if found.isin(cells).mean() > 0.5 else found.map(dict(zip(atac_names, cells)).get).fillna("unlisted").astype(str)
     modalities["rna"].var_names_make_unique()
     label = dict(zip(cells, types["cell_type"]))
     keep = {name: adata[adata.obs_names.isin(cells)].copy() for name, adata in modalities.items()}

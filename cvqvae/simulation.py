@@ -119,7 +119,7 @@ def simulate_rna(
     counts = count_blocks(_factors(cells, 0.0, _moods(len(cells), 4, rng)), loadings, _depth(cells, depth, 0.35, rng), rng, 0.05 * noise, 0.3 * noise)
     return ad.AnnData(counts, obs=cells.copy(), var=pd.DataFrame({"cell_cycle": cycle.max(axis=0) > 0}, index=genes), varm={"program": program.T})
 
-
+# %% ../nbs/00_simulation.ipynb #af6758f8
 def simulate_atac(
     cells: pd.DataFrame,  # from `draw_cells`
     genes: list[str],  # gene names
@@ -136,7 +136,7 @@ def simulate_atac(
     counts = count_blocks(_factors(cells, 0.15, _moods(len(cells), 4, rng)), loadings, _depth(cells, depth, 0.45, rng), rng, min(0.15 * noise, 0.9))
     return ad.AnnData(counts, obs=cells.copy(), var=peaks.copy())
 
-
+# %% ../nbs/00_simulation.ipynb #263f9e17
 def simulate_protein(
     cells: pd.DataFrame,  # from `draw_cells`
     genes: list[str],  # gene names
@@ -183,6 +183,8 @@ def simulate(
     "Paired cells with known types, pseudotime, cell cycle and batches."
     if kind not in ("atac", "protein"):
         raise DataError(f"The simulator has no kind {kind!r}: ask for 'atac' or 'protein'.")
+    if min(n_cells, n_batches) < 1 or noise < 0:
+        raise DataError(f"Ask for at least one cell and one batch, and noise of 0 or more; got {n_cells}, {n_batches} and {noise}.")
     rng = np.random.default_rng(seed)
     cells, genes = draw_cells(n_cells, n_batches, rng), gene_names(n_genes)
     program = gene_program(genes, strength, rng)
@@ -192,6 +194,8 @@ def simulate(
         second = simulate_atac(cells, genes, program, peak_table(genes, n_peaks, rng), atac_depth or min(0.045 * n_peaks, 6_000), **common)
     else:
         second = simulate_protein(cells, genes, program, protein_table(genes, n_proteins, rng), protein_depth, **common)
+    for adata in (rna, second):
+        adata.uns.update(organism="human", origin="simulated")
     mdata = _quiet_pair({"rna": rna, kind: second})
-    mdata.uns.update(organism="human", origin="simulated", tree={"type": BRANCHES, "parent": [PARENT[name] for name in BRANCHES]})
+    mdata.uns.update(tree={"type": BRANCHES, "parent": [PARENT[name] for name in BRANCHES]})
     return mdata

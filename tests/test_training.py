@@ -1,0 +1,124 @@
+"""The loop: repeatable, resumable after a kill, quiet, and loud when the loss breaks."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+from cvqvae.batches import CellData, batches_of, split_rows
+from cvqvae.checkpoints import Checkpoint, ResumeFrom
+from cvqvae.model import CrossVQVAE, ModelConfig
+from cvqvae.training import Callback, DivergedError, EarlyStopping, Trainer, TrainingConfig
+
+PROGRAM = textwrap.dedent("""
+    import sys, torch
+    from safetensors.torch import save_file
+    from cvqvae.batches import CellData
+    from cvqvae.checkpoints import Checkpoint, ResumeFrom
+    from cvqvae.model import CrossVQVAE, ModelConfig
+    from cvqvae.training import Trainer, TrainingConfig
+
+    checkpoint, result = sys.argv[1:]
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    cells = CellData([torch.randn(512, 8, generator=generator) for _ in range(2)])
+    model = CrossVQVAE(ModelConfig((8, 8), hidden=(32,), n_codes=16, dropout=0.3, revive_below=0.1))
+    config = TrainingConfig(epochs=60, batch_size=32, validation_fraction=0.1, patience=50)
+    print("ready", flush=True)
+    Trainer(model, cells, config, (ResumeFrom(checkpoint), Checkpoint(checkpoint, every=2)), "cpu").fit()
+    save_file(model.state_dict(), result)
+""")
+
+
+def toy(n=200, k=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shared = torch.randn(n, 3, generator=generator)
+    return CellData([shared @ torch.randn(3, k, generator=generator) for _ in range(2)])
+
+
+def trained(config=None, callbacks=(), **changes):
+    model = CrossVQVAE(ModelConfig((6, 6), **{"hidden": (16,), "n_latent": 4, "n_codes": 16, **changes}))
+    return Trainer(model, toy(), config or TrainingConfig(epochs=3, batch_size=64), callbacks, "cpu").fit()
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
+    from safetensors.torch import load_file
+
+    def start(name):
+        arguments = [sys.executable, "-c", PROGRAM, str(tmp_path / f"{name}.ckpt"), str(tmp_path / f"{name}.out")]
+        return subprocess.Popen(arguments, stdout=subprocess.PIPE)
+
+    whole, killed = start("whole"), start("killed")
+    killed.stdout.readline()
+    deadline = time.time() + 60
+    while not (tmp_path / "killed.ckpt").exists() and time.time() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed.out").exists(), "the run ended before it could be killed"
+    assert start("killed").wait() == 0 and whole.wait() == 0
+    a, b = load_file(tmp_path / "whole.out"), load_file(tmp_path / "killed.out")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_checkpoint_of_other_cells_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    trained(callbacks=(Checkpoint(path),))
+    model = CrossVQVAE(ModelConfig((6, 6), hidden=(16,), n_latent=4, n_codes=16))
+    with pytest.raises(ValueError, match="other cells"):
+        Trainer(model, toy(n=100), TrainingConfig(epochs=3, batch_size=64), (ResumeFrom(path),), "cpu").fit()
+
+
+def test_training_is_repeatable_and_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    a, b = trained(dropout=0.2).model.state_dict(), trained(dropout=0.2).model.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_loss_falls_for_every_schedule_and_precision():
+    for schedule in ("cosine", "one-cycle", "constant"):
+        for precision in ("float32", "bfloat16"):
+            config = TrainingConfig(epochs=25, batch_size=64, learning_rate=3e-3, schedule=schedule, precision=precision)
+            losses = trained(config).history_frame().train_loss
+            assert losses.iloc[-1] < 0.9 * losses.iloc[0], (schedule, precision)
+
+
+def test_early_stopping_restores_the_best_weights():
+    config = TrainingConfig(epochs=200, batch_size=64, learning_rate=1e-2, validation_fraction=0.2, patience=4)
+    trainer = trained(config)
+    stopping = next(c for c in trainer.callbacks if isinstance(c, EarlyStopping))
+    assert len(trainer.history) < 200
+    assert abs(trainer.validate()["val_loss"] - stopping.best) < 1e-5
+
+
+def test_divergence_names_epoch_batch_and_term():
+    class Break(Callback):
+        def after_batch(self, trainer):
+            if trainer.step == 5:
+                next(trainer.model.decoders[0].parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(DivergedError, match=r"epoch 2, batch 2.*reconstruction_2"):
+        trained(callbacks=(Break(),))
+
+
+def test_cuts_cover_every_cell_once():
+    for n in (2, 3, 64, 65, 129, 1000):
+        for size in (2, 64, 1024):
+            cuts = batches_of(n, size)
+            assert [start for start, _ in cuts[1:]] == [stop for _, stop in cuts[:-1]]
+            assert (cuts[0][0], cuts[-1][1]) == (0, n)
+            assert all(stop - start >= 2 for start, stop in cuts)
+    train, held_out = split_rows(11, 0.3, seed=4)
+    assert sorted([*train.tolist(), *held_out.tolist()]) == list(range(11)) and len(held_out) == 3
+
+
+def test_too_few_cells_and_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        Trainer(CrossVQVAE(ModelConfig((6, 6))), toy(n=1), device="cpu")
+    with pytest.raises(ValueError, match="schedule="):
+        TrainingConfig(schedule="cyclic")
