@@ -92,7 +92,7 @@ def plot_umaps(
     names = {title: sorted(values.astype(str).unique()) for title, values in groups.items()}
     tallest = max(min(len(found), 15) for found in names.values())
     heights = [3.2] * n_rows + [0.3 + 0.17 * tallest]
-    figure, axes = plt.subplots(n_rows + 1, n_columns, figsize=(3.6 * n_columns, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained", dpi=90)
+    figure, axes = plt.subplots(n_rows + 1, n_columns, figsize=(3.6 * n_columns, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained", dpi=80)
     for column, (title, values) in enumerate(groups.items()):
         colours = dict(zip(names[title], palette(len(names[title]))))
         for row, (name, coordinates) in enumerate(embeddings.items()):
@@ -144,7 +144,7 @@ def plot_history(
     panels = {label: [c for c in history if c.removeprefix("train_").removeprefix("val_").startswith(term)] for term, label in TERMS.items()}
     panels["codes in use (line),\nperplexity (dashed)"] = [c for c in history if c.startswith(("codes_used", "perplexity"))]
     panels = {label: found for label, found in panels.items() if found}
-    figure, axes = plt.subplots(1, len(panels), figsize=(2.6 * len(panels), 2.4), squeeze=False, layout="constrained", dpi=90)
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.6 * len(panels), 2.4), squeeze=False, layout="constrained", dpi=80)
     for ax, (label, columns) in zip(axes[0], panels.items()):
         _draw_terms(ax, history, columns)
         ax.set_title(label, fontsize=8)
@@ -171,14 +171,14 @@ def plot_code_usage(
 ) -> Figure:
     "Cells per code, sorted, for every modality; with labels also the share of the commonest type in each code."
     n_panels = 1 if labels is None else 2
-    figure, axes = plt.subplots(1, n_panels, figsize=(3.6 * n_panels, 2.6), squeeze=False, layout="constrained", dpi=90)
+    figure, axes = plt.subplots(1, n_panels, figsize=(3.6 * n_panels, 2.6), squeeze=False, layout="constrained", dpi=80)
     for colour, name in zip(OKABE_ITO, codes):
         counts = codes[name].value_counts()
         axes[0, 0].plot(range(1, len(counts) + 1), counts.to_numpy(), color=colour, label=f"{name}: {len(counts)} codes")
         if labels is not None:
             sizes, purity = code_purity(codes[name], labels)
             axes[0, 1].scatter(sizes, purity, s=8, color=colour, alpha=0.5, linewidths=0, label=f"{name}: {np.average(purity, weights=sizes):.0%} of cells")
-    axes[0, 0].set(xlabel="code, by size", ylabel="cells", xscale="log", yscale="log")
+    axes[0, 0].set(xlabel="codes, by size", ylabel="cells", yscale="log")
     if labels is not None:
         axes[0, 1].set(xlabel="cells of the code", ylabel="share of its commonest type", xscale="log", ylim=(0, 1.05))
     for ax in axes[0]:
@@ -222,7 +222,7 @@ def plot_scores(
 ) -> Figure:
     "The score table as a picture: a bar behind each number, the best of a column in bold, a dash where a metric is absent."
     best = best_rows(table)
-    figure, ax = plt.subplots(figsize=(1.6 + 0.95 * table.shape[1], 0.9 + 0.34 * table.shape[0]), layout="constrained", dpi=90)
+    figure, ax = plt.subplots(figsize=(1.6 + 0.95 * table.shape[1], 0.9 + 0.34 * table.shape[0]), layout="constrained", dpi=80)
     for (i, j), value in np.ndenumerate(table.to_numpy(float)):
         if np.isfinite(value):
             ax.barh(i, 0.9 * np.clip(value, 0, 1), height=0.8, left=j, color="#cfe3f1")

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'option', 'Parameters', 'checked', 'in_range', 'read_parameters', 'absolute', 'add_flags', 'from_flags',
-           'source_of', 'load_cells', 'columns_of', 'name_of', 'settings_of']
+           'source_of', 'load_cells', 'describe_cells', 'columns_of', 'name_of', 'settings_of']
 
 # %% ../nbs/09_parameters.ipynb #7c233cba
 import argparse
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import yaml
 from mudata import MuData
 
-from .cells import DataError
+from .cells import DataError, counts_of
 from .datasets import load_dataset, read_any, read_pair
 from .presets import PRESETS
 
@@ -167,6 +169,18 @@ def load_cells(
     if "mudata" in source:
         return read_any(source["mudata"])
     return read_pair(*source.values(), kinds=tuple(_PAIR[name] for name in source))
+
+# %% ../nbs/09_parameters.ipynb #ccfd30e4
+def describe_cells(
+    mdata: MuData,  # paired cells, raw counts
+) -> pd.DataFrame:  # one row per modality
+    "Size and depth of each modality."
+    rows = {}
+    for name, adata in mdata.mod.items():
+        counts = counts_of(adata, name)
+        depth, filled = np.asarray(counts.sum(1)).ravel(), np.asarray((counts > 0).sum(1)).ravel()
+        rows[name] = (adata.n_obs, adata.n_vars, np.median(depth), np.median(filled))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["cells", "features", "median counts per cell", "median features per cell"])
 
 # %% ../nbs/09_parameters.ipynb #26ee1b0d
 def columns_of(

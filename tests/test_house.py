@@ -1,0 +1,116 @@
+"""The house: one source for each fact, and rules that the notebooks promise to keep."""
+
+import ast
+import configparser
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+ANALYSES = [path for path in NOTEBOOKS if path.parent.name == "analyses"]
+MODULES = [path for path in sorted((ROOT / "cvqvae").glob("*.py")) if path.name not in ("__init__.py", "_modidx.py")]
+
+
+def cells_of(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def settings():
+    parser = configparser.ConfigParser(delimiters=["="], interpolation=None)
+    parser.read(ROOT / "settings.ini")
+    return parser["DEFAULT"]
+
+
+def chapters():
+    "Module -> number of the notebook that exports it."
+    found = {}
+    for path in NOTEBOOKS:
+        text = "".join("".join(cell["source"]) + "\n" for cell in cells_of(path) if cell["cell_type"] == "code")
+        if match := re.search(r"^#\|\s*default_exp\s+(\w+)", text, flags=re.M):
+            found[match[1]] = int(path.name[:2])
+    return found
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            yield node.module
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cvqvae."):
+            yield node.module.split(".")[1]
+
+
+def test_readme_is_made_from_the_index():
+    pytest.importorskip("nbconvert")
+    result = subprocess.run([sys.executable, ROOT / ".ci" / "readme.py", "--check"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_version_is_one():
+    init = (ROOT / "cvqvae" / "__init__.py").read_text()
+    assert re.search(r'__version__ = "(.+)"', init)[1] == settings()["version"]
+
+
+def test_setup_reads_dependencies_from_settings_only():
+    text = (ROOT / "setup.py").read_text() + (ROOT / "pyproject.toml").read_text()
+    for requirement in settings()["requirements"].split():
+        name = re.match(r"[\w-]+", requirement)[0]
+        assert name == "setuptools" or not re.search(rf"[\"']{name}", text), f"{name} is named outside settings.ini"
+
+
+def test_every_requirement_has_a_tested_version():
+    pinned = {re.match(r"[\w.-]+", line)[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"}
+    names = settings()["requirements"].split() + settings()["dev_requirements"].split()
+    assert {re.match(r"[\w-]+", name)[0].lower() for name in names} <= pinned
+
+
+def test_tags_survive_cleaning():
+    assert settings()["allowed_cell_metadata_keys"].split() == ["tags"]
+
+
+@pytest.mark.parametrize("path", ANALYSES, ids=lambda p: p.stem)
+def test_an_analysis_has_exactly_one_tagged_cell(path):
+    tagged = [cell["metadata"]["tags"] for cell in cells_of(path) if cell["metadata"].get("tags")]
+    assert tagged == [["parameters"]]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_keep_their_size(path):
+    code = [[line for line in "".join(cell["source"]).splitlines() if line.strip()] for cell in cells_of(path) if cell["cell_type"] == "code"]
+    assert max(map(len, code), default=0) <= 50
+    outputs = len(json.dumps([cell.get("outputs", []) for cell in cells_of(path) if cell["cell_type"] == "code"]))
+    assert outputs <= (150_000 if path.parent.name == "nbs" else 1_000_000)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_begin_with_title_and_subtitle(path):
+    first = "".join(cells_of(path)[0]["source"])
+    assert re.match(r"# .+\n+> .+", first), "the first cell is an H1 and a > subtitle"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_imports_point_upward(path):
+    order = chapters()
+    late = [name for name in imports_of(path) if order[name] > order[path.stem]]
+    assert not late, f"{path.stem} imports later chapters: {late}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_no_pickle_and_no_star_imports(path):
+    text = path.read_text()
+    assert not re.search(r"^\s*(import|from)\s+(pickle|joblib|dill|cloudpickle)\b|torch\.(save|load)\(|allow_pickle=True", text, flags=re.M)
+    assert not re.search(r"^from .+ import \*", text, flags=re.M)
+
+
+def test_the_package_does_not_import_nbdev():
+    program = "import sys, cvqvae.runs, cvqvae.integration; print([m for m in sys.modules if m.startswith(('nbdev', 'pytest'))])"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_quarto_configuration_is_one_file():
+    assert (ROOT / "nbs" / "_quarto.yml").resolve() == ROOT / "_quarto.yml"

@@ -1,0 +1,152 @@
+"""The user's class: slots, saving, bad input, and real cells."""
+
+import json
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from local_data import DATA, needs_data
+
+from cvqvae.alignment import foscttm
+from cvqvae.cells import DataError
+from cvqvae.datasets import load_dataset
+from cvqvae.integration import CVQVAE, one_hot
+from cvqvae.model import VARIANTS
+from cvqvae.presets import PRESETS, resolve_preset
+from cvqvae.simulation import simulate
+
+SMALL = dict(hidden=(32,), n_latent=8, n_codes=32, n_components=12, batch_size=128, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    mdata = simulate(n_cells=300, seed=0)
+    return CVQVAE(mdata, batch_key="batch", epochs=8, **SMALL).fit(progress=False), mdata
+
+
+def contents(adata):
+    return {
+        "obs": list(adata.obs.columns), "var": adata.var.to_csv(), "obsm": sorted(adata.obsm), "layers": sorted(adata.layers),
+        "uns": sorted(adata.uns), "X": (adata.X.sum(), adata.X.nnz), "names": list(adata.obs_names),
+    }  # fmt: skip
+
+
+def test_only_the_named_slots_change():
+    mdata = simulate(n_cells=200, seed=0)
+    before = {name: contents(a) for name, a in mdata.mod.items()}
+    CVQVAE(mdata, epochs=2, **SMALL).fit(progress=False).embed(mdata)
+    for name, adata in mdata.mod.items():
+        slot = "X_lsi" if name == "atac" else "X_pca"
+        after = contents(adata)
+        assert set(after["obsm"]) - set(before[name]["obsm"]) == {slot, "X_cvqvae", "X_cvqvae_quantized"}
+        assert set(after["layers"]) - set(before[name]["layers"]) == {"counts"}
+        assert set(after["uns"]) - set(before[name]["uns"]) == {"cvqvae_preprocessing"}
+        assert set(after["obs"]) - set(before[name]["obs"]) == {"cvqvae_code"}
+        assert all(after[key] == before[name][key] for key in ("X", "var", "names"))
+    assert mdata.obsm["X_cvqvae"].shape == (200, 8)
+    json.dumps(mdata.uns["cvqvae"])
+
+
+def test_embedding_survives_a_file(fitted, tmp_path):
+    import mudata
+
+    model, mdata = fitted
+    model.embed(mdata)
+    mdata.write(tmp_path / "integrated.h5mu")
+    again = mudata.read(tmp_path / "integrated.h5mu")
+    assert np.array_equal(again.obsm["X_cvqvae"], mdata.obsm["X_cvqvae"])
+    assert again.uns["cvqvae"]["preset"] == "default"
+
+
+def test_a_saved_model_is_the_same_model(fitted, tmp_path):
+    model, mdata = fitted
+    model.save(tmp_path / "model")
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
+    loaded = CVQVAE.load(tmp_path / "model", device="cpu")
+    new = mdata[100:180].copy()
+    a, b = model.latents(new), loaded.latents(new)
+    assert all(torch.equal(a[name].z, b[name].z) and torch.equal(a[name].codes, b[name].codes) for name in a if a[name].codes is not None)
+    assert loaded.history.equals(model.history)
+    assert np.array_equal(loaded.translate(new["rna"], "atac").X, model.translate(new["rna"], "atac").X)
+
+
+def test_repeatable_and_independent_of_the_order_of_modalities_names(fitted):
+    _, mdata = fitted
+    runs = [CVQVAE(simulate(n_cells=150, seed=0), epochs=3, **SMALL).fit(progress=False).latents()["joint"].z for _ in range(2)]
+    assert torch.equal(*runs)
+
+
+def test_pair_of_anndata_and_free_names():
+    mdata = simulate(n_cells=150, seed=0)
+    pair = [mdata["rna"].copy(), mdata["atac"].copy()]
+    a = CVQVAE(pair, epochs=2, **SMALL).fit(progress=False)
+    renamed = CVQVAE({"GEX": pair[0], "open chromatin": pair[1]}, epochs=2, **SMALL).fit(progress=False)
+    assert renamed.modalities == ["GEX", "open chromatin"]
+    assert torch.equal(a.latents()["joint"].z, renamed.latents()["joint"].z)
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_variants_embed(variant):
+    mdata = simulate(n_cells=150, kind="protein", seed=0)
+    model = CVQVAE(mdata, preset="paper", variant=variant, epochs=2, **SMALL).fit(progress=False)
+    assert np.isfinite(model.embed().obsm["X_cvqvae"]).all()
+    assert model.codes().shape[1] == (0 if variant == "cvae" else 3 if "-" in variant else 2)
+
+
+def test_unknown_batch_gets_an_even_covariate():
+    assert one_hot(pd.Series(["x", "b"]), ["a", "b"]).tolist() == [[0.5, 0.5], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(batch_key="lane"), "not a column of obs"),
+        (dict(preset="papr"), "not one of paper, default|not one of default, paper"),
+        (dict(epoch=3), "unknown setting epoch"),
+        (dict(variant="vae"), "not one of"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_work(change, message):
+    with pytest.raises((DataError, ValueError, TypeError), match=message):
+        CVQVAE(simulate(n_cells=60, seed=0), **change)
+
+
+def test_missing_batch_labels_and_unknown_targets_are_refused(fitted):
+    model, mdata = fitted
+    with pytest.raises(DataError, match="not a modality"):
+        model.translate(mdata["rna"], to="protein")
+    broken = simulate(n_cells=60, seed=0)
+    broken.obs["batch"] = broken.obs["batch"].astype(object)
+    broken.obs.iloc[3, broken.obs.columns.get_loc("batch")] = None
+    with pytest.raises(DataError, match="1 missing values"):
+        CVQVAE(broken, batch_key="batch")
+
+
+def test_presets_are_valid_configurations():
+    for name in PRESETS:
+        assert resolve_preset(name).training.keys() <= set(resolve_preset(name, epochs=1).training) | {"epochs"}
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["bmmc-cite-starter", "bmmc-multiome-starter"])
+def test_real_cells_align_better_than_their_components(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mdata = load_dataset(name, data_home=DATA)
+        model = CVQVAE(mdata, preset="paper", batch_key="batch", epochs=60, learning_rate=5e-4, device="cpu").fit(progress=False)
+    first, second = (a.obsm["X_cvqvae"] for a in model.embed().mod.values())
+    assert foscttm(first, second) < 0.2
+
+
+@needs_data
+def test_real_cells_in_another_order_pair_by_name():
+    rna = ad.read_h5ad(DATA / "bmmc-cite-starter" / "rna.h5ad")
+    adt = ad.read_h5ad(DATA / "bmmc-cite-starter" / "adt.h5ad")[::-1].copy()
+    from cvqvae.datasets import read_pair
+
+    mdata = read_pair(rna, adt, kinds=("rna", "protein"))
+    assert all(a.obs_names.equals(mdata.obs_names) for a in mdata.mod.values())
+    assert list(mdata.obs_names) == list(rna.obs_names)

@@ -1,0 +1,158 @@
+"""Components: repeatable, independent of the form of the input, sparse, and kept apart from the caller's counts."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cvqvae.cells import DataError
+from cvqvae.preprocessing import (
+    COMPONENTS, ATACComponents, ProteinComponents, RNAComponents, centred_log_ratio, components_of, depth_correlation,
+    inverse_frequency, preprocess, tf_idf,
+)  # fmt: skip
+from cvqvae.simulation import simulate
+
+FORMS = {
+    "csc": sp.csc_matrix,
+    "coo_to_csr_int64": lambda m: sp.csr_matrix(m.tocoo(), dtype=np.int64),
+    "float64": lambda m: m.astype(np.float64),
+    "dense": lambda m: m.toarray(),
+}
+
+
+@pytest.fixture(scope="module")
+def rna_atac():
+    return simulate(n_cells=300, kind="atac", seed=3)
+
+
+@pytest.fixture(scope="module")
+def rna_protein():
+    return simulate(n_cells=300, kind="protein", seed=3)
+
+
+def modality(mdata, kind):
+    return next(a for name, a in mdata.mod.items() if name != "rna") if kind != "rna" else mdata["rna"]
+
+
+@pytest.fixture(params=["rna", "atac", "protein"])
+def fitted(request, rna_atac, rna_protein):
+    adata = modality(rna_protein if request.param == "protein" else rna_atac, request.param)
+    return COMPONENTS[request.param](n_components=12).fit(adata), adata
+
+
+def test_form_of_the_matrix_does_not_matter(fitted):
+    transform, adata = fitted
+    expected = transform.transform(adata)
+    for name, convert in FORMS.items():
+        other = AnnData(convert(adata.X), obs=adata.obs, var=adata.var)
+        found = type(transform)(12).fit(other).transform(other)
+        assert np.allclose(found, expected, atol=2e-2), name
+        assert found.dtype == np.float32
+
+
+def test_cells_keep_their_rows_and_their_values(fitted):
+    transform, adata = fitted
+    order = np.random.default_rng(0).permutation(adata.n_obs)
+    assert np.allclose(transform.transform(adata[order].copy()), transform.transform(adata)[order], atol=1e-4)
+    assert np.allclose(transform.transform(adata[:7].copy()), transform.transform(adata)[:7], atol=1e-4)
+
+
+def test_state_round_trip_and_refit_are_exact(fitted):
+    transform, adata = fitted
+    again = type(transform).from_state(*transform.state())
+    assert np.array_equal(again.transform(adata), transform.transform(adata))
+    assert np.array_equal(type(transform)(12).fit(adata).transform(adata), transform.transform(adata))
+
+
+def test_inverse_has_the_features_and_follows_them(fitted):
+    transform, adata = fitted
+    restored = transform.inverse_transform(transform.transform(adata))
+    assert restored.shape == (adata.n_obs, len(transform.feature_names))
+    assert np.isfinite(restored).all()
+
+
+def test_missing_features_are_reported_and_too_few_are_refused(fitted):
+    transform, adata = fitted
+    names = transform.feature_names
+    with pytest.warns(UserWarning, match="count as average"):
+        found = transform.transform(adata[:, names[: int(0.8 * len(names))]].copy())
+    expected = transform.transform(adata)
+    assert np.median([np.corrcoef(a, b)[0, 1] for a, b in zip(found.T[:3], expected.T[:3], strict=True)]) > 0.5
+    with pytest.raises(DataError, match="same assay"):
+        transform.transform(adata[:, names[: len(names) // 3]].copy())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(2, 8))
+def test_tf_idf_by_its_formula(seed, n, p):
+    counts = np.random.default_rng(seed).poisson(1.0, (n, p))
+    idf = np.array([n / total if total else 0 for total in counts.sum(0)])
+    frequency = counts / np.maximum(counts.sum(1, keepdims=True), 1) * idf
+    expected = np.log1p(1e4 * frequency / np.maximum(frequency.sum(1, keepdims=True), 1e-12) * (frequency.sum(1, keepdims=True) > 0))
+    assert np.allclose(tf_idf(sp.csr_matrix(counts), inverse_frequency(counts)).toarray(), expected, atol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_log_ratio_is_centred_and_keeps_the_order(seed):
+    counts = np.random.default_rng(seed).poisson(5.0, (4, 6))
+    ratio = centred_log_ratio(counts)
+    assert np.allclose(ratio.mean(1), 0, atol=1e-5)
+    assert (np.argsort(ratio, 1, kind="stable") == np.argsort(counts, 1, kind="stable")).all()
+
+
+def test_components_are_capped_with_a_warning(rna_protein):
+    protein = modality(rna_protein, "protein")
+    with pytest.warns(UserWarning, match="500 components asked for"):
+        transform = ProteinComponents(n_components=500).fit(protein)
+    assert transform.transform(protein).shape[1] == protein.n_vars - 1
+    with pytest.warns(UserWarning, match="possible: using 19"):
+        RNAComponents(50).fit(rna_protein["rna"][:20].copy())
+
+
+def test_depth_is_taken_out_when_asked(rna_atac):
+    atac = modality(rna_atac, "atac")
+    depth = np.asarray(atac.X.sum(1)).ravel()
+    kept = ATACComponents(12, drop_depth_components=True).fit(atac).transform(atac)
+    every = ATACComponents(12).fit(atac).transform(atac)
+    assert kept.shape[1] < every.shape[1]
+    assert np.abs(depth_correlation(kept, depth)).max() < np.abs(depth_correlation(every, depth)).max()
+
+
+def test_callers_counts_stay_and_own_components_win():
+    mdata = simulate(n_cells=120, seed=1)
+    before = {name: a.X.copy() for name, a in mdata.mod.items()}
+    mdata["rna"].obsm["X_pca"] = np.ones((120, 4), np.float32)
+    transforms = preprocess(mdata, n_components=5)
+    assert list(transforms) == [name for name in mdata.mod if name != "rna"]
+    assert components_of(mdata["rna"]).shape == (120, 4)
+    assert all((before[name] != a.X).nnz == 0 for name, a in mdata.mod.items())
+    assert set(preprocess(mdata, n_components=5, recompute=True)) == set(mdata.mod)
+
+
+MEMORY = textwrap.dedent("""
+    import resource, numpy as np, pandas as pd, scipy.sparse as sp
+    from anndata import AnnData
+    from cvqvae.cells import declare_kind
+    from cvqvae.preprocessing import ATACComponents
+    small = AnnData(sp.random(200, 300, 0.2, "csr", np.float32, rng=0).ceil())
+    ATACComponents(5).fit(small)
+    x = sp.random(7000, 25000, 0.08, "csr", np.float32, rng=0).ceil()
+    adata = AnnData(x)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    transform = ATACComponents(50).fit(adata)
+    transform.transform(adata)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print((after - before) / (x.data.nbytes + x.indices.nbytes + x.indptr.nbytes))
+""")
+
+
+def test_accessibility_is_never_dense():
+    run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 2, "peak above the input itself, in multiples of the input"

@@ -1,0 +1,152 @@
+"""The command: help, refusals before any work, one real run, and a run that fails."""
+
+import json
+
+import anndata as ad
+import mudata
+import pandas as pd
+import pytest
+
+from cvqvae import runs
+from cvqvae.cells import DataError
+from cvqvae.parameters import Parameters, checked, read_parameters
+from cvqvae.simulation import simulate
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cells")
+    mdata = simulate(n_cells=120, n_genes=300, n_peaks=600)
+    for name, adata in mdata.mod.items():
+        adata.obs = adata.obs[["cell_type", "batch"]]
+        adata.write(folder / f"{name}.h5ad")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(files):
+    out = files / "run"
+    flags = ["--rna", files / "rna.h5ad", "--atac", files / "atac.h5ad", "--batch", "batch", "--labels", "cell_type"]
+    code = runs.main(["integrate", *map(str, flags), "--epochs", "2", "--components", "10", "--seed", "3", "--out", str(out)])
+    assert code == 0
+    return out
+
+
+def test_help_is_for_people(capsys):
+    with pytest.raises(SystemExit) as stop:
+        runs.main(["integrate", "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    for flag in "--rna --atac --adt --mudata --dataset --batch --labels --preset --epochs --components --seed --out --params".split():
+        assert flag in text
+    assert "never for training" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("arguments", [["--preset", "nonsense"], ["--epochs", "many"], ["--unknown"]])
+def test_bad_flags_exit_with_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        runs.main(["integrate", *arguments])
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--rna", "{}/rna.h5ad"], "Two modalities are needed"),
+        (["--rna", "{}/rna.h5ad", "--atac", "{}/missing.h5ad"], "no such file"),
+        (["--rna", "{}/rna.h5ad", "--atac", "{}/atac.h5ad", "--batch", "donor"], "no such column"),
+        (["--rna", "{}/rna.h5ad", "--dataset", "demo"], "exclude each other"),
+        (["--dataset", "nonsense"], "No data set"),
+        (["--epochs", "0"], "at least 1"),
+        (["--params", "{}/missing.yaml"], "no such file"),
+    ],
+)
+def test_bad_input_exits_with_2_and_leaves_nothing(files, tmp_path, capsys, arguments, message):
+    out = tmp_path / "out"
+    assert runs.main(["integrate", *(a.format(files) for a in arguments), "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert runs.main(["integrate", "--out", str(tmp_path)]) == 2
+    assert "already exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["epoch: 3", "epochs: ten", "epochs: true", "preset: mine", "- 1", "a: [", "epochs: 1.5"])
+def test_parameter_files_are_checked(tmp_path, text):
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(DataError):
+        read_parameters(tmp_path / "p.yaml")
+
+
+def test_yaml_cannot_run_code(tmp_path):
+    (tmp_path / "p.yaml").write_text("rna: !!python/object/apply:os.getcwd []")
+    with pytest.raises(DataError, match="not readable YAML"):
+        read_parameters(tmp_path / "p.yaml")
+
+
+def test_flags_win_over_the_file(tmp_path):
+    from cvqvae.parameters import from_flags
+
+    (tmp_path / "p.yaml").write_text("epochs: 3\nseed: 5\ndataset: bmmc-cite")
+    flags = runs.command_line().parse_args(["integrate", "--params", str(tmp_path / "p.yaml"), "--epochs", "7", "--mudata", "/x.h5mu"])
+    assert from_flags(flags).given() == {"mudata": "/x.h5mu", "epochs": 7, "seed": 5}
+
+
+def test_a_run_leaves_one_whole_folder(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {"integrate.ipynb", "integrate.html", "integrated.h5mu", "scores.csv", "history.csv", "figures", "model", "run.json"}
+    assert {"umap.png", "history.png", "codes.png"} <= {path.name for path in (run / "figures").iterdir()}
+    assert not [path for path in run.parent.iterdir() if path.name.startswith(".run-")]
+
+
+def test_the_record_says_how(run, files):
+    from cvqvae.downloads import sha256_of
+
+    record = json.loads((run / "run.json").read_text())
+    assert record["parameters"]["epochs"] == 2 and record["seed"] == 3
+    assert record["data_sha256"][str(files / "rna.h5ad")] == sha256_of(files / "rna.h5ad")
+    assert record["versions"]["torch"] and record["wall_seconds"] > 1 and record["peak_memory_gib"] > 0.1
+
+
+def test_results_can_be_read_again(run, files):
+    mdata = mudata.read_h5mu(run / "integrated.h5mu")
+    assert mdata.obsm["X_cvqvae"].shape[0] == 120
+    assert list(mdata.obs_names) == list(ad.read_h5ad(files / "rna.h5ad").obs_names)
+    assert len(pd.read_csv(run / "history.csv")) == 2
+    scores = pd.read_csv(run / "scores.csv")
+    assert set(scores["method"]) == {"cvqvae", "raw", "random"} and set(scores["view"]) == {"stacked", "joint"}
+
+
+def test_the_report_folds_its_code_and_shows_pictures(run):
+    page = (run / "integrate.html").read_text()
+    assert page.count("<summary>code</summary>") > 10 and page.count("data:image/png") >= 3
+    cells = json.loads((run / "integrate.ipynb").read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert outputs and not [output for output in outputs if output["output_type"] == "error" or "is deprecated" in json.dumps(output)]
+
+
+def test_two_runs_are_never_mixed(run, files):
+    with pytest.raises(DataError, match="already exists"):
+        runs.integrate(Parameters(), run)
+
+
+def test_without_labels_or_batch(files, tmp_path):
+    out = runs.integrate(checked({"rna": str(files / "rna.h5ad"), "atac": str(files / "atac.h5ad"), "epochs": 1, "components": 10}), tmp_path / "plain")
+    scores = pd.read_csv(out / "scores.csv")
+    absent = scores[(scores["metric"] == "nmi") & (scores["method"] == "cvqvae")]
+    assert absent["value"].isna().all() and absent["reason"].str.contains("no column was named").all()
+
+
+def test_a_failed_run_says_so_and_exits_with_1(monkeypatch, tmp_path, capsys):
+    def fail(name, folder, parameters):
+        (folder / "integrate.ipynb").write_text("{}")
+        raise RuntimeError("the machine caught fire")
+
+    monkeypatch.setattr(runs, "execute", fail)
+    assert runs.main(["integrate", "--out", str(tmp_path / "run")]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run-failed"]
+    assert "caught fire" in (tmp_path / "run-failed" / "error.txt").read_text()
+    assert "caught fire" in capsys.readouterr().err
