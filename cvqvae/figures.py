@@ -66,7 +66,7 @@ def scatter_groups(
     ax.set_aspect("equal", adjustable="datalim")
     ax.spines[:].set_visible(False)
 
-
+# %% ../nbs/07_figures.ipynb #a2cd97be
 def group_legend(
     ax: Axes,
     colours: dict[str, str],  # group -> colour

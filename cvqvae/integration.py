@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from fastcore.basics import patch
 from mudata import MuData
 from torch import Tensor
 
@@ -100,20 +101,6 @@ class CVQVAE:
         self.training = TrainingConfig(**self.settings.training)
         self.module = CrossVQVAE(self.config).to(self.device).eval()
 
-    def _categories(self, mdata: MuData) -> list[str]:
-        if self.batch_key is None:
-            return []
-        labels = self._batch_labels(mdata)
-        if labels.isna().any():
-            raise DataError(f"obs[{self.batch_key!r}] has {labels.isna().sum()} missing values: fill or drop them")
-        return sorted(labels.astype(str).unique())
-
-    def _batch_labels(self, data: MuData | AnnData) -> pd.Series:
-        if self.batch_key not in data.obs:
-            columns = ", ".join(map(str, data.obs.columns)) or "none"
-            raise DataError(f"batch_key={self.batch_key!r} is not a column of obs (columns: {columns})")
-        return data.obs[self.batch_key]
-
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} ({kind}, {k})" for (name, kind), k in zip(self.kinds.items(), self.config.n_inputs))
         state = f"trained for {len(self.history)} epochs" if len(self.history) else "not trained: call fit()"
@@ -122,184 +109,235 @@ class CVQVAE:
             f"preset {self.preset_name}, {max(len(self.batches), 1)} batches, on {self.device}; {state}"
         )
 
-    def _tensors(self, data: MuData) -> CellData:
-        inputs = [torch.from_numpy(self._components(data[name], name, data is self.mdata)) for name in self.modalities]
-        return CellData(inputs, self._covariate(data))
+# %% ../nbs/05_integration.ipynb #854dffa1
+@patch
+def _categories(self: CVQVAE, mdata: MuData) -> list[str]:
+    if self.batch_key is None:
+        return []
+    labels = self._batch_labels(mdata)
+    if labels.isna().any():
+        raise DataError(f"obs[{self.batch_key!r}] has {labels.isna().sum()} missing values: fill or drop them")
+    return sorted(labels.astype(str).unique())
 
-    def _components(self, adata: AnnData, name: str, fitted: bool = False) -> np.ndarray:
-        transform = self.transforms.get(name)
-        values = components_of(adata) if fitted or transform is None else transform.transform(adata)
-        expected = self.config.n_inputs[self.modalities.index(name)]
-        if values.shape[1] != expected:
-            raise DataError(f"{name}: {values.shape[1]} components, but the model was built for {expected}")
-        return np.ascontiguousarray(values, dtype=np.float32)
 
-    def _covariate(self, data: MuData | AnnData) -> Tensor | None:
-        if self.config.n_batches == 0:
-            return None
-        return torch.from_numpy(one_hot(self._batch_labels(data), self.batches))
+@patch
+def _batch_labels(self: CVQVAE, data: MuData | AnnData) -> pd.Series:
+    if self.batch_key not in data.obs:
+        columns = ", ".join(map(str, data.obs.columns)) or "none"
+        raise DataError(f"batch_key={self.batch_key!r} is not a column of obs (columns: {columns})")
+    return data.obs[self.batch_key]
 
-    def fit(
-        self,
-        epochs: int | None = None,  # None: the preset's
-        callbacks: Sequence[Callback] = (),  # besides the standard ones
-        checkpoint: str | Path | None = None,  # .safetensors file, written every 10 epochs; continued from where it exists
-        progress: bool = True,  # a bar in notebook or terminal
-    ) -> "CVQVAE":
-        "Train on the cells given to the constructor; sets `history`. Calling it again starts afresh."
-        if self.mdata is None:
-            raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
-        if epochs is not None:
-            self.training = replace(self.training, epochs=epochs)
-        extra = [Progress()] if progress else []
-        extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
-        self.module = CrossVQVAE(self.config)
-        trainer = Trainer(self.module, self._tensors(self.mdata), self.training, (*extra, *callbacks), self.device).fit()
-        self.history = trainer.history_frame()
-        return self
 
-    def latents(
-        self,
-        data: MuData | None = None,  # None: the training cells
-        block: int = 16384,  # cells at a time
-    ) -> dict[str, Latent]:  # per modality name and "joint": z, e (float32 [n, d]) and codes (int64 [n]) on the CPU
-        "What the model makes of paired cells, as tensors."
-        cells = self._tensors(self._checked(data))
-        parts = [self._encode_block(cells.rows(rows)) for rows in torch.arange(len(cells)).split(block)]
-        names = {**dict(enumerate(self.modalities)), JOINT: JOINT}
-        return {name: concatenate([part[source] for part in parts]) for source, name in names.items()}
+@patch
+def _covariate(self: CVQVAE, data: MuData | AnnData) -> Tensor | None:
+    if self.config.n_batches == 0:
+        return None
+    return torch.from_numpy(one_hot(self._batch_labels(data), self.batches))
 
-    @torch.no_grad()
-    def _encode_block(self, cells: CellData) -> dict[int | str, Latent]:
-        cells = cells.to(self.device)
-        return self.module.encode_all(cells.inputs, cells.batch)
+# %% ../nbs/05_integration.ipynb #39cc6632
+@patch
+def _tensors(self: CVQVAE, data: MuData) -> CellData:
+    inputs = [torch.from_numpy(self._components(data[name], name, data is self.mdata)) for name in self.modalities]
+    return CellData(inputs, self._covariate(data))
 
-    def _checked(self, data: MuData | None) -> MuData:
-        if not len(self.history):
-            raise ValueError("the model is not trained yet: call fit() first")
-        data = self.mdata if data is None else as_mudata(data)
-        missing = [name for name in self.modalities if name not in data.mod]
-        if missing:
-            raise DataError(f"the model was trained on {', '.join(self.modalities)}; missing here: {', '.join(missing)}")
-        return data
 
-    def embed(
-        self,
-        data: MuData | None = None,  # None: the training cells; new cells go through the training cells' transforms
-    ) -> MuData:  # the same object
-        """Write the embeddings into `data` and return it.
+@patch
+def _components(self: CVQVAE, adata: AnnData, name: str, fitted: bool = False) -> np.ndarray:
+    transform = self.transforms.get(name)
+    values = components_of(adata) if fitted or transform is None else transform.transform(adata)
+    expected = self.config.n_inputs[self.modalities.index(name)]
+    if values.shape[1] != expected:
+        raise DataError(f"{name}: {values.shape[1]} components, but the model was built for {expected}")
+    return np.ascontiguousarray(values, dtype=np.float32)
 
-        Sets per modality `obsm["X_cvqvae"]` (z, float32 [n, d]), `obsm["X_cvqvae_quantized"]` (e, likewise) and
-        `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z); `data.uns["cvqvae"]` (parameters).
-        """
-        data = self._checked(data)
-        latents = self.latents(data)
-        for name in self.modalities:
-            write_latent(data[name], latents[name])
-        data.obsm["X_cvqvae"] = latents[JOINT].z.numpy()
-        data.uns["cvqvae"] = self.parameters()
-        return data
+# %% ../nbs/05_integration.ipynb #0e5a4c22
+@patch
+def fit(
+    self: CVQVAE,
+    epochs: int | None = None,  # None: the preset's
+    callbacks: Sequence[Callback] = (),  # besides the standard ones
+    checkpoint: str | Path | None = None,  # .safetensors file, written every 10 epochs; continued from where it exists
+    progress: bool = True,  # a bar in notebook or terminal
+) -> "CVQVAE":
+    "Train on the cells given to the constructor; sets `history`. Calling it again starts afresh."
+    if self.mdata is None:
+        raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
+    if epochs is not None:
+        self.training = replace(self.training, epochs=epochs)
+    extra = [Progress()] if progress else []
+    extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
+    self.module = CrossVQVAE(self.config)
+    trainer = Trainer(self.module, self._tensors(self.mdata), self.training, (*extra, *callbacks), self.device).fit()
+    self.history = trainer.history_frame()
+    return self
 
-    def codes(
-        self,
-        data: MuData | None = None,  # None: the training cells
-    ) -> pd.DataFrame:  # int64, index obs_names; a column per modality, and "joint" where the joint latent has codes
-        "The discrete code of every cell."
-        data = self._checked(data)
-        latents = self.latents(data)
-        columns = {name: latent.codes.numpy() for name, latent in latents.items() if latent.codes is not None}
-        return pd.DataFrame(columns, index=data.obs_names)
+# %% ../nbs/05_integration.ipynb #d9829fdb
+@patch
+def latents(
+    self: CVQVAE,
+    data: MuData | None = None,  # None: the training cells
+    block: int = 16384,  # cells at a time
+) -> dict[str, Latent]:  # per modality name and "joint": z, e (float32 [n, d]) and codes (int64 [n]) on the CPU
+    "What the model makes of paired cells, as tensors."
+    cells = self._tensors(self._checked(data))
+    parts = [self._encode_block(cells.rows(rows)) for rows in torch.arange(len(cells)).split(block)]
+    names = {**dict(enumerate(self.modalities)), JOINT: JOINT}
+    return {name: concatenate([part[source] for part in parts]) for source, name in names.items()}
 
-    def parameters(self) -> dict:
-        "Settings as nested dictionaries of plain values, as written to `uns` and `run.json`."
-        settings = {"model": asdict(self.config), "training": asdict(self.training)}
-        named = {"preset": self.preset_name, "batch_key": self.batch_key or "", "modalities": self.modalities}
-        return json.loads(json.dumps({**named, **settings}, default=str).replace("null", '""'))
 
-    @torch.no_grad()
-    def translate(
-        self,
-        adata: AnnData,  # cells of one modality, with raw counts
-        to: str,  # name of the modality to predict
-        source: str | None = None,  # name of the modality of `adata`; None: found by its kind
-        block: int = 4096,  # cells at a time
-    ) -> AnnData:  # float32 [n, features of `to`], `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components
-        "Predict one modality from another: normalised values with the target's feature names."
-        source = source or self._modality_of(adata)
-        if to not in self.modalities:
-            raise DataError(f"to={to!r} is not a modality of this model: {', '.join(self.modalities)}")
-        transform = self.transforms.get(to)
-        if transform is None:
-            raise DataError(f"the components of {to} were given, not computed here, so they cannot be turned back into features")
-        x, batch = torch.from_numpy(self._components(adata, source)), self._covariate(adata)
-        predicted = np.concatenate([self._translate_block(CellData([x], batch).rows(r), source, to) for r in torch.arange(len(x)).split(block)])
-        result = AnnData(transform.inverse_transform(predicted), obs=adata.obs[[]].copy(), var=pd.DataFrame(index=transform.feature_names))
-        result.obsm["X_lsi" if self.kinds[to] == "atac" else "X_pca"] = predicted
-        return result
+@patch
+@torch.no_grad()
+def _encode_block(self: CVQVAE, cells: CellData) -> dict[int | str, Latent]:
+    cells = cells.to(self.device)
+    return self.module.encode_all(cells.inputs, cells.batch)
 
-    def _translate_block(self, cells: CellData, source: str, to: str) -> np.ndarray:
-        cells = cells.to(self.device)
-        i, j = self.modalities.index(source), self.modalities.index(to)
-        latent = self.module.encode(cells.inputs[0], i, cells.batch)
-        return self.module.decode(latent.e, j, cells.batch).cpu().numpy()
 
-    def _modality_of(self, adata: AnnData) -> str:
-        kind = modality_kind(adata)
-        names = [name for name in self.modalities if self.kinds[name] == kind]
-        if len(names) != 1:
-            raise DataError(f"{len(names)} modalities of this model are {kind}: name it with source=")
-        return names[0]
+@patch
+def _checked(self: CVQVAE, data: MuData | None) -> MuData:
+    if not len(self.history):
+        raise ValueError("the model is not trained yet: call fit() first")
+    data = self.mdata if data is None else as_mudata(data)
+    missing = [name for name in self.modalities if name not in data.mod]
+    if missing:
+        raise DataError(f"the model was trained on {', '.join(self.modalities)}; missing here: {', '.join(missing)}")
+    return data
 
-    def save(
-        self,
-        folder: str | Path,  # created; holds model.safetensors and model.json
-        overwrite: bool = False,  # replace an existing folder
-    ) -> Path:
-        "Write weights, codebooks, preprocessing and settings; no pickle, and never half a model."
-        save_folder(Path(folder), self._arrays(), self._metadata(), overwrite)
-        return Path(folder)
+# %% ../nbs/05_integration.ipynb #57455f68
+@patch
+def embed(
+    self: CVQVAE,
+    data: MuData | None = None,  # None: the training cells; new cells go through the training cells' transforms
+) -> MuData:  # the same object
+    """Write the embeddings into `data` and return it.
 
-    def _arrays(self) -> dict[str, Tensor]:
-        arrays = {f"module.{k}": v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
-        for name, transform in self.transforms.items():
-            state, _ = transform.state()
-            arrays |= {f"transform.{name}.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in state.items()}
-        return arrays
+    Sets per modality `obsm["X_cvqvae"]` (z, float32 [n, d]), `obsm["X_cvqvae_quantized"]` (e, likewise) and
+    `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z); `data.uns["cvqvae"]` (parameters).
+    """
+    data = self._checked(data)
+    latents = self.latents(data)
+    for name in self.modalities:
+        write_latent(data[name], latents[name])
+    data.obsm["X_cvqvae"] = latents[JOINT].z.numpy()
+    data.uns["cvqvae"] = self.parameters()
+    return data
 
-    def _metadata(self) -> dict:
-        return {
-            "format": FORMAT,
-            "preset": self.preset_name,
-            "settings": asdict(self.settings),
-            "batch_key": self.batch_key,
-            "batches": self.batches,
-            "kinds": self.kinds,
-            "n_inputs": list(self.config.n_inputs),
-            "transforms": {name: t.state()[1] for name, t in self.transforms.items()},
-            "history": self.history.to_dict("list"),
-        }
 
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,  # written by `save`
-        device: str | None = None,
-    ) -> "CVQVAE":
-        "A trained model without its cells: ready to embed and translate others."
-        arrays, meta = load_folder(Path(folder))
-        model = cls.__new__(cls)
-        model.mdata, model.device, model.preset_name = None, choose_device(device), meta["preset"]
-        model.batch_key, model.batches, model.kinds = meta["batch_key"], meta["batches"], meta["kinds"]
-        model.modalities, model.settings = list(meta["kinds"]), Preset(**meta["settings"])
-        model.settings.model.update({k: tuple(v) for k, v in model.settings.model.items() if isinstance(v, list)})
-        model._build(tuple(meta["n_inputs"]))
-        model.history = pd.DataFrame(meta["history"])
-        model.transforms = {
-            name: COMPONENTS[model.kinds[name]].from_state(part_of(arrays, f"transform.{name}."), state)
-            for name, state in meta["transforms"].items()
-        }
-        load_weights(model.module, arrays)
-        return model
+@patch
+def codes(
+    self: CVQVAE,
+    data: MuData | None = None,  # None: the training cells
+) -> pd.DataFrame:  # int64, index obs_names; a column per modality, and "joint" where the joint latent has codes
+    "The discrete code of every cell."
+    data = self._checked(data)
+    latents = self.latents(data)
+    columns = {name: latent.codes.numpy() for name, latent in latents.items() if latent.codes is not None}
+    return pd.DataFrame(columns, index=data.obs_names)
+
+
+@patch
+def parameters(self: CVQVAE) -> dict:
+    "Settings as nested dictionaries of plain values, as written to `uns` and `run.json`."
+    settings = {"model": asdict(self.config), "training": asdict(self.training)}
+    named = {"preset": self.preset_name, "batch_key": self.batch_key or "", "modalities": self.modalities}
+    return json.loads(json.dumps({**named, **settings}, default=str).replace("null", '""'))
+
+# %% ../nbs/05_integration.ipynb #d9554ead
+@patch
+@torch.no_grad()
+def translate(
+    self: CVQVAE,
+    adata: AnnData,  # cells of one modality, with raw counts
+    to: str,  # name of the modality to predict
+    source: str | None = None,  # name of the modality of `adata`; None: found by its kind
+    block: int = 4096,  # cells at a time
+) -> AnnData:  # float32 [n, features of `to`], `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components
+    "Predict one modality from another: normalised values with the target's feature names."
+    source = source or self._modality_of(adata)
+    if to not in self.modalities:
+        raise DataError(f"to={to!r} is not a modality of this model: {', '.join(self.modalities)}")
+    transform = self.transforms.get(to)
+    if transform is None:
+        raise DataError(f"the components of {to} were given, not computed here, so they cannot be turned back into features")
+    x, batch = torch.from_numpy(self._components(adata, source)), self._covariate(adata)
+    predicted = np.concatenate([self._translate_block(CellData([x], batch).rows(r), source, to) for r in torch.arange(len(x)).split(block)])
+    result = AnnData(transform.inverse_transform(predicted), obs=adata.obs[[]].copy(), var=pd.DataFrame(index=transform.feature_names))
+    result.obsm["X_lsi" if self.kinds[to] == "atac" else "X_pca"] = predicted
+    return result
+
+
+@patch
+def _translate_block(self: CVQVAE, cells: CellData, source: str, to: str) -> np.ndarray:
+    cells = cells.to(self.device)
+    i, j = self.modalities.index(source), self.modalities.index(to)
+    latent = self.module.encode(cells.inputs[0], i, cells.batch)
+    return self.module.decode(latent.e, j, cells.batch).cpu().numpy()
+
+
+@patch
+def _modality_of(self: CVQVAE, adata: AnnData) -> str:
+    kind = modality_kind(adata)
+    names = [name for name in self.modalities if self.kinds[name] == kind]
+    if len(names) != 1:
+        raise DataError(f"{len(names)} modalities of this model are {kind}: name it with source=")
+    return names[0]
+
+# %% ../nbs/05_integration.ipynb #19e9a970
+@patch
+def save(
+    self: CVQVAE,
+    folder: str | Path,  # created; holds model.safetensors and model.json
+    overwrite: bool = False,  # replace an existing folder
+) -> Path:
+    "Write weights, codebooks, preprocessing and settings; no pickle, and never half a model."
+    save_folder(Path(folder), self._arrays(), self._metadata(), overwrite)
+    return Path(folder)
+
+
+@patch
+def _arrays(self: CVQVAE) -> dict[str, Tensor]:
+    arrays = {f"module.{k}": v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
+    for name, transform in self.transforms.items():
+        state, _ = transform.state()
+        arrays |= {f"transform.{name}.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in state.items()}
+    return arrays
+
+
+@patch
+def _metadata(self: CVQVAE) -> dict:
+    return {
+        "format": FORMAT,
+        "preset": self.preset_name,
+        "settings": asdict(self.settings),
+        "batch_key": self.batch_key,
+        "batches": self.batches,
+        "kinds": self.kinds,
+        "n_inputs": list(self.config.n_inputs),
+        "transforms": {name: t.state()[1] for name, t in self.transforms.items()},
+        "history": self.history.to_dict("list"),
+    }
+
+# %% ../nbs/05_integration.ipynb #76358901
+@patch(cls_method=True)
+def load(
+    cls: CVQVAE,
+    folder: str | Path,  # written by `save`
+    device: str | None = None,
+) -> "CVQVAE":
+    "A trained model without its cells: ready to embed and translate others."
+    arrays, meta = load_folder(Path(folder))
+    model = cls.__new__(cls)
+    model.mdata, model.device, model.preset_name = None, choose_device(device), meta["preset"]
+    model.batch_key, model.batches, model.kinds = meta["batch_key"], meta["batches"], meta["kinds"]
+    model.modalities, model.settings = list(meta["kinds"]), Preset(**meta["settings"])
+    model.settings.model.update({k: tuple(v) for k, v in model.settings.model.items() if isinstance(v, list)})
+    model._build(tuple(meta["n_inputs"]))
+    model.history = pd.DataFrame(meta["history"])
+    model.transforms = {
+        name: COMPONENTS[model.kinds[name]].from_state(part_of(arrays, f"transform.{name}."), state)
+        for name, state in meta["transforms"].items()
+    }
+    load_weights(model.module, arrays)
+    return model
 
 # %% ../nbs/05_integration.ipynb #fe52b434
 def concatenate(

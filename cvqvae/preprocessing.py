@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMPONENTS', 'MARK', 'log_normalised', 'centred_log_ratio', 'inverse_frequency', 'tf_idf', 'Components', 'ScaledPCA',
-           'RNAComponents', 'ProteinComponents', 'ATACComponents', 'depth_correlation', 'preprocess', 'components_of']
+           'RNAComponents', 'ProteinComponents', 'depth_correlation', 'ATACComponents', 'preprocess', 'components_of']
 
 # %% ../nbs/01_preprocessing.ipynb #af65e34b
 import warnings
@@ -14,6 +14,7 @@ import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
+from fastcore.basics import patch
 from mudata import MuData
 from sklearn.decomposition import PCA
 from sklearn.utils.extmath import randomized_svd
@@ -115,6 +116,10 @@ class Components:
         return transform
 
 # %% ../nbs/01_preprocessing.ipynb #83a7dae6
+def _dense(matrix) -> np.ndarray:
+    return matrix.toarray() if sp.issparse(matrix) else np.array(matrix, dtype=np.float32)
+
+
 class ScaledPCA(Components):
     "Normalise, scale with clipping, PCA."
 
@@ -154,32 +159,38 @@ class ScaledPCA(Components):
         scaled = (dense - self.arrays["mean"]) / self.arrays["std"]
         return np.clip(scaled, -self.clip, self.clip, out=scaled)
 
-    def transform(
-        self,
-        adata: AnnData,  # cells with counts; features matched by name
-        block: int = 8192,  # cells made dense at a time
-    ) -> np.ndarray:  # float32 [n, k]
-        "Components of cells, new or old, with the fitted scaling and loadings."
-        positions, counts = self._positions(adata), counts_of(adata)
-        parts = [self._project(counts[i : i + block], positions) for i in range(0, adata.n_obs, block)]
-        return np.concatenate(parts)
-
-    def _project(self, counts, positions: np.ndarray) -> np.ndarray:
-        scaled = self._scale(_dense(self.normalise(counts)[:, np.maximum(positions, 0)]))
-        scaled[:, positions < 0] = 0
-        return (scaled - self.arrays["centre"]) @ self.arrays["loadings"].T
-
-    def inverse_transform(
-        self,
-        components: np.ndarray,  # float [n, k]
-    ) -> np.ndarray:  # float32 [n, features], in the order of `feature_names`
-        "Normalised values that have these components (log1p of counts per 10,000, or CLR)."
-        scaled = components @ self.arrays["loadings"] + self.arrays["centre"]
-        return scaled * self.arrays["std"] + self.arrays["mean"]
 
 
-def _dense(matrix) -> np.ndarray:
-    return matrix.toarray() if sp.issparse(matrix) else np.array(matrix, dtype=np.float32)
+
+
+# %% ../nbs/01_preprocessing.ipynb #64358b4c
+@patch
+def transform(
+    self: ScaledPCA,
+    adata: AnnData,  # cells with counts; features matched by name
+    block: int = 8192,  # cells made dense at a time
+) -> np.ndarray:  # float32 [n, k]
+    "Components of cells, new or old, with the fitted scaling and loadings."
+    positions, counts = self._positions(adata), counts_of(adata)
+    parts = [self._project(counts[i : i + block], positions) for i in range(0, adata.n_obs, block)]
+    return np.concatenate(parts)
+
+
+@patch
+def _project(self: ScaledPCA, counts, positions: np.ndarray) -> np.ndarray:
+    scaled = self._scale(_dense(self.normalise(counts)[:, np.maximum(positions, 0)]))
+    scaled[:, positions < 0] = 0
+    return (scaled - self.arrays["centre"]) @ self.arrays["loadings"].T
+
+
+@patch
+def inverse_transform(
+    self: ScaledPCA,
+    components: np.ndarray,  # float [n, k]
+) -> np.ndarray:  # float32 [n, features], in the order of `feature_names`
+    "Normalised values that have these components (log1p of counts per 10,000, or CLR)."
+    scaled = components @ self.arrays["loadings"] + self.arrays["centre"]
+    return scaled * self.arrays["std"] + self.arrays["mean"]
 
 # %% ../nbs/01_preprocessing.ipynb #85990f58
 class RNAComponents(ScaledPCA):
@@ -219,6 +230,23 @@ class ProteinComponents(ScaledPCA):
         return n_features - 1  # the log-ratios of a cell sum to zero
 
 # %% ../nbs/01_preprocessing.ipynb #e57f1e2c
+def depth_correlation(
+    components: np.ndarray,  # float [n, k]
+    depth: np.ndarray,  # counts per cell, [n]
+) -> np.ndarray:  # Pearson correlation with log depth, float [k]
+    "How much each component follows the sequencing depth."
+    x, d = components - components.mean(0), np.log1p(depth) - np.log1p(depth).mean()
+    return d @ x / np.maximum(np.linalg.norm(x, axis=0) * np.linalg.norm(d), 1e-12)
+
+
+def _least_squares(components: np.ndarray, values: sp.csr_matrix) -> dict[str, np.ndarray]:
+    mean, centre = np.asarray(values.mean(0)).ravel(), components.mean(0)
+    x = components - centre
+    cross = (values.T @ x).T - np.outer(x.sum(0), mean)
+    decoder = np.linalg.lstsq(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), cross, rcond=None)[0]
+    return {"decoder": decoder, "intercept": mean - centre @ decoder}
+
+# %% ../nbs/01_preprocessing.ipynb #385682db
 class ATACComponents(Components):
     "TF-IDF, truncated SVD, unit variance per component, standardised per cell (LSI)."
 
@@ -259,42 +287,32 @@ class ATACComponents(Components):
         scaled -= scaled.mean(1, keepdims=True)
         return (scaled / np.maximum(scaled.std(1, keepdims=True), 1e-6)).astype(np.float32)
 
-    def transform(
-        self,
-        adata: AnnData,  # cells with counts; features matched by name
-    ) -> np.ndarray:  # float32 [n, k]
-        "Components of cells, new or old, with the fitted idf, loadings and scaling."
-        positions, counts = self._positions(adata), sp.csr_matrix(counts_of(adata))
-        known = positions >= 0
-        if not (known.all() and np.array_equal(positions, np.arange(adata.n_vars))):
-            counts = counts[:, positions[known]]
-        values = tf_idf(counts, self.arrays["idf"][known])
-        return self._standardise(values @ self.arrays["loadings"][:, known].T)
-
-    def inverse_transform(
-        self,
-        components: np.ndarray,  # float [n, k]
-    ) -> np.ndarray:  # float32 [n, peaks], in the order of `feature_names`
-        "TF-IDF values predicted from components by least squares, not below 0."
-        values = components @ self.arrays["decoder"] + self.arrays["intercept"]
-        return np.maximum(values, 0, out=values)
 
 
-def depth_correlation(
+
+# %% ../nbs/01_preprocessing.ipynb #d442655c
+@patch
+def transform(
+    self: ATACComponents,
+    adata: AnnData,  # cells with counts; features matched by name
+) -> np.ndarray:  # float32 [n, k]
+    "Components of cells, new or old, with the fitted idf, loadings and scaling."
+    positions, counts = self._positions(adata), sp.csr_matrix(counts_of(adata))
+    known = positions >= 0
+    if not (known.all() and np.array_equal(positions, np.arange(adata.n_vars))):
+        counts = counts[:, positions[known]]
+    values = tf_idf(counts, self.arrays["idf"][known])
+    return self._standardise(values @ self.arrays["loadings"][:, known].T)
+
+
+@patch
+def inverse_transform(
+    self: ATACComponents,
     components: np.ndarray,  # float [n, k]
-    depth: np.ndarray,  # counts per cell, [n]
-) -> np.ndarray:  # Pearson correlation with log depth, float [k]
-    "How much each component follows the sequencing depth."
-    x, d = components - components.mean(0), np.log1p(depth) - np.log1p(depth).mean()
-    return d @ x / np.maximum(np.linalg.norm(x, axis=0) * np.linalg.norm(d), 1e-12)
-
-
-def _least_squares(components: np.ndarray, values: sp.csr_matrix) -> dict[str, np.ndarray]:
-    mean, centre = np.asarray(values.mean(0)).ravel(), components.mean(0)
-    x = components - centre
-    cross = (values.T @ x).T - np.outer(x.sum(0), mean)
-    decoder = np.linalg.lstsq(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), cross, rcond=None)[0]
-    return {"decoder": decoder, "intercept": mean - centre @ decoder}
+) -> np.ndarray:  # float32 [n, peaks], in the order of `feature_names`
+    "TF-IDF values predicted from components by least squares, not below 0."
+    values = components @ self.arrays["decoder"] + self.arrays["intercept"]
+    return np.maximum(values, 0, out=values)
 
 # %% ../nbs/01_preprocessing.ipynb #e426ce88
 COMPONENTS = {"rna": RNAComponents, "atac": ATACComponents, "protein": ProteinComponents}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from fastcore.basics import patch
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
@@ -95,7 +96,7 @@ class Quantized(NamedTuple):
     codes: Tensor  # its index, int64 [n]
     commitment: Tensor  # beta * mean squared distance of z to its code, scalar
 
-
+# %% ../nbs/02_quantizer.ipynb #ca7aa1d4
 class VectorQuantizer(nn.Module):
     "Nearest code, straight-through gradient, codebook by moving averages (paper, section 2 and Appendix A)."
 
@@ -131,37 +132,45 @@ class VectorQuantizer(nn.Module):
             commitment = self.commitment_weight * F.mse_loss(z, quantized)
         return Quantized(straight_through(z, quantized), codes, commitment)
 
-    @torch.no_grad()
-    def _step(self, z: Tensor, codes: Tensor) -> None:
-        count, total = code_sums(z, codes, self.n_codes)
-        self.ema_count.lerp_(count, 1 - self.decay)
-        self.ema_sum.lerp_(total, 1 - self.decay)
-        if self.revive_below > 0:
-            self._revive(z)
-        self.codebook.copy_(self.ema_sum / smoothed_counts(self.ema_count, self.epsilon)[:, None])
+# %% ../nbs/02_quantizer.ipynb #e54c4d28
+@patch
+@torch.no_grad()
+def _step(self: VectorQuantizer, z: Tensor, codes: Tensor) -> None:
+    count, total = code_sums(z, codes, self.n_codes)
+    self.ema_count.lerp_(count, 1 - self.decay)
+    self.ema_sum.lerp_(total, 1 - self.decay)
+    if self.revive_below > 0:
+        self._revive(z)
+    self.codebook.copy_(self.ema_sum / smoothed_counts(self.ema_count, self.epsilon)[:, None])
 
-    def _revive(self, z: Tensor) -> None:
-        "Move codes with a small moving count onto drawn cells; count and sum are reset together."
-        dead = self.ema_count < self.revive_below
-        drawn = z[torch.randint(len(z), (self.n_codes,), device=z.device)]
-        if dist.is_available() and dist.is_initialized():
-            dist.broadcast(drawn, src=0)
-        count = self.ema_count.mean().clamp(min=self.revive_below)
-        self.ema_count.copy_(torch.where(dead, count, self.ema_count))
-        self.ema_sum.copy_(torch.where(dead[:, None], drawn * count, self.ema_sum))
 
-    @torch.no_grad()
-    def initialize(
-        self,
-        z: Tensor,  # encoded cells, float [n, d]
-        seed: int = 0,  # of the k-means
-    ) -> None:
-        "Put the codes at k-means centres of `z` and restart the moving averages there."
-        self.codebook.copy_(kmeans_codes(z, self.n_codes, seed))
-        self.ema_count.fill_(1.0)
-        self.ema_sum.copy_(self.codebook)
+@patch
+def _revive(self: VectorQuantizer, z: Tensor) -> None:
+    "Move codes with a small moving count onto drawn cells; count and sum are reset together."
+    dead = self.ema_count < self.revive_below
+    drawn = z[torch.randint(len(z), (self.n_codes,), device=z.device)]
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(drawn, src=0)
+    count = self.ema_count.mean().clamp(min=self.revive_below)
+    self.ema_count.copy_(torch.where(dead, count, self.ema_count))
+    self.ema_sum.copy_(torch.where(dead[:, None], drawn * count, self.ema_sum))
 
-    def freeze(self, frozen: bool = True) -> "VectorQuantizer":
-        "Stop (or restart) the codebook's updates; gradients still pass straight through."
-        self.frozen = frozen
-        return self
+# %% ../nbs/02_quantizer.ipynb #68a5de44
+@patch
+@torch.no_grad()
+def initialize(
+    self: VectorQuantizer,
+    z: Tensor,  # encoded cells, float [n, d]
+    seed: int = 0,  # of the k-means
+) -> None:
+    "Put the codes at k-means centres of `z` and restart the moving averages there."
+    self.codebook.copy_(kmeans_codes(z, self.n_codes, seed))
+    self.ema_count.fill_(1.0)
+    self.ema_sum.copy_(self.codebook)
+
+
+@patch
+def freeze(self: VectorQuantizer, frozen: bool = True) -> "VectorQuantizer":
+    "Stop (or restart) the codebook's updates; gradients still pass straight through."
+    self.frozen = frozen
+    return self

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import nbformat
 from . import __version__
 from .cells import DataError
 from .parameters import Parameters, add_flags, columns_of, from_flags, load_cells, name_of, source_of

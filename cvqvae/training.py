@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .batches import CellData, batches_of, choose_device, epoch_generator, split_rows
-from .model import CrossVQVAE, loss_terms, set_target_variance
+from .losses import loss_terms, set_modality_weights, set_target_variance
+from .model import CrossVQVAE
 from .quantizer import VectorQuantizer, perplexity
 
 # %% ../nbs/04_training.ipynb #825806c5
@@ -45,7 +47,7 @@ class TrainingConfig:
         if self.epochs < 1 or self.batch_size < 2 or not 0 <= self.validation_fraction < 1:
             raise ValueError("need epochs >= 1, batch_size >= 2 and 0 <= validation_fraction < 1")
 
-
+# %% ../nbs/04_training.ipynb #b85bd576
 def _cosine(progress: float, epoch: int, config: TrainingConfig) -> float:
     return (1 + math.cos(math.pi * epoch / config.schedule_epochs)) / 2
 
@@ -145,61 +147,71 @@ class Trainer:
         self.model.eval()
         return self
 
-    def run_epoch(self) -> None:
-        "One pass over the training cells, the validation loss, and a row of history."
-        started = time.perf_counter()
-        self.model.train()
-        order = torch.randperm(len(self.train_data), generator=epoch_generator(self.config.seed, self.epoch))
-        sizes, values = [], []
-        for start, stop in batches_of(len(order), self.config.batch_size):
-            self.terms = self.train_step(self.train_data.rows(order[start:stop].to(self.device)))
-            sizes.append(stop - start)
-            values.append(torch.stack(list(self.terms.values())))
-            self._call("after_batch")
-        self.epoch += 1
-        self.batch_losses = torch.stack(values)
-        self.row = {"epoch": self.epoch, **named_means(self.terms, self.batch_losses, sizes, "train_"), **self.validate()}
-        self.row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
-        self.history.append(self.row)
-        self._call("after_epoch")
-
-    def train_step(self, batch: CellData) -> dict[str, Tensor]:
-        "Forward, backward and one step of the optimiser; returns the detached loss terms."
-        self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * learning_rate_factor(
-            self.step, self.steps_per_epoch, self.config
-        )
-        terms = self.compute_terms(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        if self.config.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        self.optimizer.step()
-        self.step += 1
-        return {name: value.detach() for name, value in terms.items()}
-
-    def compute_terms(self, batch: CellData) -> dict[str, Tensor]:
-        "Loss terms of a batch, in the configured precision; keeps the model's output for callbacks."
-        enabled = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
-            self.output = self.model(batch.inputs, batch.batch)
-            return loss_terms(self.model, self.output, batch.inputs)
-
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        "Loss terms of the held-out cells in eval mode; empty without any."
-        if self.val_data is None:
-            return {}
-        self.model.eval()
-        terms = self.compute_terms(self.val_data)
-        return {f"val_{name}": value.item() for name, value in terms.items()}
-
     def _call(self, moment: str) -> None:
         for callback in self.callbacks:
             getattr(callback, moment)(self)
 
-    def history_frame(self) -> pd.DataFrame:
-        "One row per epoch: loss terms (`train_`, `val_`), codes used, learning rate, seconds."
-        return pd.DataFrame(self.history)
+# %% ../nbs/04_training.ipynb #2c101954
+@patch
+def run_epoch(self: Trainer) -> None:
+    "One pass over the training cells, the validation loss, and a row of history."
+    started = time.perf_counter()
+    self.model.train()
+    order = torch.randperm(len(self.train_data), generator=epoch_generator(self.config.seed, self.epoch))
+    sizes, values = [], []
+    for start, stop in batches_of(len(order), self.config.batch_size):
+        self.terms = self.train_step(self.train_data.rows(order[start:stop].to(self.device)))
+        sizes.append(stop - start)
+        values.append(torch.stack(list(self.terms.values())))
+        self._call("after_batch")
+    self.epoch += 1
+    self.batch_losses = torch.stack(values)
+    self.row = {"epoch": self.epoch, **named_means(self.terms, self.batch_losses, sizes, "train_"), **self.validate()}
+    self.row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
+    self.history.append(self.row)
+    self._call("after_epoch")
+
+
+@patch
+@torch.no_grad()
+def validate(self: Trainer) -> dict[str, float]:
+    "Loss terms of the held-out cells in eval mode; empty without any."
+    if self.val_data is None:
+        return {}
+    self.model.eval()
+    terms = self.compute_terms(self.val_data)
+    return {f"val_{name}": value.item() for name, value in terms.items()}
+
+
+@patch
+def history_frame(self: Trainer) -> pd.DataFrame:
+    "One row per epoch: loss terms (`train_`, `val_`), codes used, learning rate, seconds."
+    return pd.DataFrame(self.history)
+
+# %% ../nbs/04_training.ipynb #59852dd1
+@patch
+def train_step(self: Trainer, batch: CellData) -> dict[str, Tensor]:
+    "Forward, backward and one step of the optimiser; returns the detached loss terms."
+    self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * learning_rate_factor(
+        self.step, self.steps_per_epoch, self.config
+    )
+    terms = self.compute_terms(batch)
+    self.optimizer.zero_grad(set_to_none=True)
+    terms["loss"].backward()
+    if self.config.gradient_clip:
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+    self.optimizer.step()
+    self.step += 1
+    return {name: value.detach() for name, value in terms.items()}
+
+
+@patch
+def compute_terms(self: Trainer, batch: CellData) -> dict[str, Tensor]:
+    "Loss terms of a batch, in the configured precision; keeps the model's output for callbacks."
+    enabled = self.config.precision == "bfloat16"
+    with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+        self.output = self.model(batch.inputs, batch.batch)
+        return loss_terms(self.model, self.output, batch.inputs)
 
 # %% ../nbs/04_training.ipynb #2816c96c
 def named_means(
@@ -215,7 +227,7 @@ def named_means(
 
 # %% ../nbs/04_training.ipynb #ecefeac7
 class PrepareModel(Callback):
-    "Before a fresh run: variance of the targets, and codebooks at k-means of the encoded cells where configured."
+    "Before a fresh run: variance of the targets, weights of the modalities, and codebooks at k-means of the encoded cells where configured."
 
     order = -20
 
@@ -223,6 +235,7 @@ class PrepareModel(Callback):
         if trainer.epoch > 0:
             return
         set_target_variance(trainer.model, trainer.train_data.inputs)
+        set_modality_weights(trainer.model, trainer.train_data.inputs)
         if trainer.config.kmeans_codes:
             self.initialize_codes(trainer)
 
@@ -230,17 +243,17 @@ class PrepareModel(Callback):
     def initialize_codes(self, trainer: Trainer) -> None:
         "Codes at k-means centres of up to 20,000 encoded cells."
         model, rows = trainer.model.train(), torch.randperm(len(trainer.train_data))[:20_000].to(trainer.device)
-        quantizers = [m for m in model.modules() if isinstance(m, VectorQuantizer)]
-        for quantizer in quantizers:
+        quantizers = {name: m for name, m in model.bottlenecks.items() if isinstance(m, VectorQuantizer)}
+        for quantizer in quantizers.values():
             quantizer.freeze()
         cells = trainer.train_data.rows(rows)
-        for source, latent in model(cells.inputs, cells.batch).latents.items():
-            if str(source) in model.bottlenecks and quantizers:
-                model.bottlenecks[str(source)].initialize(latent.z, trainer.config.seed)
-        for quantizer in quantizers:
+        latents = model(cells.inputs, cells.batch).latents
+        for name, quantizer in quantizers.items():
+            own = [latent.z for source, latent in latents.items() if model.bottleneck_of(source) is quantizer]
+            quantizer.initialize(torch.cat(own), trainer.config.seed)
             quantizer.freeze(False)
 
-
+# %% ../nbs/04_training.ipynb #5011b5df
 class FiniteLoss(Callback):
     "Stops with `DivergedError` at the first epoch whose loss is not finite."
 
@@ -256,7 +269,7 @@ class FiniteLoss(Callback):
                 "Try a smaller learning_rate or a gradient_clip, and check the components for extreme values."
             )
 
-
+# %% ../nbs/04_training.ipynb #a1d07e30
 class CodeHealth(Callback):
     "Adds `codes_used_i` and `perplexity_i` of the epoch's training batches to the history."
 
@@ -279,7 +292,7 @@ class CodeHealth(Callback):
             trainer.row[f"perplexity_{name}"] = perplexity(count / count.sum())
         self.counts = {}
 
-
+# %% ../nbs/04_training.ipynb #54b373d6
 class EarlyStopping(Callback):
     "Stops when the loss has not improved for some epochs, and restores the best weights in any case."
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cvqvae.model import JOINT, VARIANTS, CrossVQVAE, ModelConfig, loss_terms, routes_of, set_target_variance
+from cvqvae.losses import loss_terms, set_target_variance
+from cvqvae.model import JOINT, VARIANTS, CrossVQVAE, ModelConfig, routes_of
 
 SMALL = dict(hidden=(16, 12, 8), n_latent=4, n_codes=16)
 
