@@ -270,7 +270,8 @@ def _translate_block(self: CVQVAE, cells: CellData, source: str, to: str) -> np.
     cells = cells.to(self.device)
     i, j = self.modalities.index(source), self.modalities.index(to)
     latent = self.module.encode(cells.inputs[0], i, cells.batch)
-    return self.module.decode(latent.e, j, cells.batch).cpu().numpy()
+    read = latent.e if self.config.quantized_share == 1 else latent.z
+    return self.module.decode(read, j, cells.batch).cpu().numpy()
 
 
 @patch

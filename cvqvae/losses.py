@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from .model import JOINT, CrossVQVAE, Latent, Output
+from .model import JOINT, CrossVQVAE, Output
 
 # %% ../nbs/03_losses.ipynb #ef0008cd
 def set_target_variance(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
@@ -41,12 +40,14 @@ class ModelConfig:
     n_batches: int = 0  # columns of the one-hot covariate B; 0: none
     n_latent: int = 16  # d, length of z and of a code
     hidden: tuple[int, ...] = (1024, 512, 256)  # widths of the encoder; the decoder mirrors it
-    decoder_hidden: tuple[int, ...] | None = None  # widths of the decoder where it is no mirror
+    decoder_hidden: tuple[int, ...] | None = None  # widths of the decoder; None: the mirror of the encoder
+    joint_hidden: tuple[int, ...] | None = None  # widths of the joint encoder (fusion "encoder"); None: as the others; (): linear
     skip: bool = True  # additive linear skip link over each pair of hidden layers
     linear_skip: bool = False  # link from the input of an encoder to its output
     norm: str | None = "batch"  # behind each hidden layer: "batch", "layer" or None
     dropout: float = 0.0  # probability, on the hidden layers of the encoders
     input_dropout: float = 0.0  # probability, on the components that an encoder reads
+    scale_inputs: bool = False  # encoders read, and decoders write, components of unit mean variance
     encoder_batch: bool = True  # the covariate enters the encoders too, not only the decoders
     length_power: float = 0.0  # z is divided by its length to this power: 0 leaves it, 1 puts it on the sphere
     bottleneck: str = "quantized"  # "quantized" or "gaussian" (variant cvae)
@@ -153,7 +154,7 @@ class CrossVQVAE(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self._build(config)
-        for i, n in enumerate(config.n_inputs):
+        for i in range(len(config.n_inputs)):
             self.register_buffer(f"target_variance_{i}", torch.ones(()))
             self.register_buffer(f"modality_weight_{i}", torch.ones(()))
 
@@ -167,7 +168,8 @@ class CrossVQVAE(nn.Module):
         self.decoders = nn.ModuleList(FullyConnected(c.n_latent + c.n_batches, mirror, k, **options) for k in c.n_inputs)
         self.bottlenecks = nn.ModuleDict({str(s): self._bottleneck(c) for s in self.sources[: 1 if c.shared_codebook else None]})
         fusions = {"linear": lambda: nn.Linear(len(c.n_inputs) * n_out, n_out)}
-        fusions["encoder"] = lambda: FullyConnected(sum(c.n_inputs) + n_batches, c.hidden, n_out, **encoding)
+        joint = c.hidden if c.joint_hidden is None else c.joint_hidden
+        fusions["encoder"] = lambda: FullyConnected(sum(c.n_inputs) + n_batches, joint, n_out, **encoding)
         self.fusion = fusions[c.fusion]() if c.fusion in fusions else None
 
     @staticmethod
@@ -197,6 +199,11 @@ def bottleneck_of(self: CrossVQVAE, source: int | str) -> nn.Module:
 
 
 @patch
+def _unit(self: CrossVQVAE, x: Tensor, modality: int, power: float = -0.5) -> Tensor:
+    return x * getattr(self, f"target_variance_{modality}") ** power if self.config.scale_inputs else x
+
+
+@patch
 def _with_batch(self: CrossVQVAE, x: Tensor, batch: Tensor | None) -> Tensor:
     return torch.cat([x, batch], 1) if batch is not None and self.config.encoder_batch else x
 
@@ -209,7 +216,7 @@ def _scaled(self: CrossVQVAE, h: Tensor) -> Tensor:
 
 @patch
 def _encoder_output(self: CrossVQVAE, x: Tensor, modality: int, batch: Tensor | None) -> Tensor:
-    return self._scaled(self.encoders[modality](self._with_batch(x, batch)))
+    return self._scaled(self.encoders[modality](self._with_batch(self._unit(x, modality), batch)))
 
 
 @patch
@@ -232,7 +239,8 @@ def fuse(
 ) -> Tensor:  # float [n, d]
     "Joint latent before the bottleneck: the mean, a linear map of all outputs, or an encoder of all components."
     if self.config.fusion == "encoder":
-        return self._scaled(self.fusion(self._with_batch(torch.cat(inputs, 1), batch)))
+        units = [self._unit(x, i) for i, x in enumerate(inputs)]
+        return self._scaled(self.fusion(self._with_batch(torch.cat(units, 1), batch)))
     return self.fusion(torch.cat(outputs, 1)) if self.config.fusion == "linear" else torch.stack(outputs).mean(0)
 
 
@@ -262,4 +270,5 @@ def decode(
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
 ) -> Tensor:  # components, float [n, n_inputs[modality]]
     "Components of a modality, predicted from a latent of any source."
-    return self.decoders[modality](e if batch is None else torch.cat([e, batch], 1))
+    decoded = self.decoders[modality](e if batch is None else torch.cat([e, batch], 1))
+    return self._unit(decoded, modality, 0.5)

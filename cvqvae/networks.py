@@ -6,7 +6,6 @@
 __all__ = ['NORMS', 'Layer', 'FullyConnected']
 
 # %% ../nbs/03_networks.ipynb #e1a6adbb
-import torch
 from torch import Tensor, nn
 
 # %% ../nbs/03_networks.ipynb #71cf244a

@@ -248,7 +248,7 @@ class PrepareModel(Callback):
             quantizer.freeze()
         cells = trainer.train_data.rows(rows)
         latents = model(cells.inputs, cells.batch).latents
-        for name, quantizer in quantizers.items():
+        for quantizer in quantizers.values():
             own = [latent.z for source, latent in latents.items() if model.bottleneck_of(source) is quantizer]
             quantizer.initialize(torch.cat(own), trainer.config.seed)
             quantizer.freeze(False)
