@@ -14,8 +14,9 @@ import importlib
 # %% ../nbs/05_package.ipynb #0b9bbd38
 _CLASSES = {"CVQVAE": "integration", "PRESETS": "presets", "DataError": "cells"}
 _MODULES = (
-    *("cells", "datasets", "downloads", "public", "simulation", "preprocessing", "quantizer", "model", "batches", "training"),
-    *("checkpoints", "presets", "storage", "integration", "alignment", "ground_truth", "measures", "metrics", "figures", "runs"),
+    *("cells", "blood", "simulation", "downloads", "public", "datasets", "preprocessing", "quantizer", "networks", "model", "losses"),
+    *("batches", "training", "checkpoints", "presets", "storage", "integration", "alignment", "ground_truth", "measures", "metrics"),
+    *("figures", "baselines", "parameters", "records", "runs"),
 )
 
 

@@ -39,7 +39,7 @@ def check_file(
         with h5py.File(path, "r"):
             return path
     except OSError as error:
-        hint = "it is compressed: unpack it with gunzip first" if path.suffix == ".gz" else "it may be truncated or of another format: copy or download it again"
+        hint = "it is compressed: unpack it with gunzip first" if path.suffix == ".gz" else "it may be truncated or of another format: copy it again"
         raise DataError(f"{path} ({path.stat().st_size:,} bytes) cannot be opened as HDF5; {hint}. [{error}]") from error
 
 # %% ../nbs/00_datasets.ipynb #a9f59e41

@@ -94,7 +94,8 @@ class Components:
         positions = adata.var_names.get_indexer(self.feature_names)
         missing = (positions < 0).sum()
         if missing > len(positions) / 2:
-            raise DataError(f"only {len(positions) - missing} of the {len(positions)} {self.kind} features of the model are here: is this the same assay and genome?")
+            here = f"only {len(positions) - missing} of the {len(positions)} {self.kind} features of the model are here"
+            raise DataError(f"{here}: is this the same assay and genome?")
         if missing:
             warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as average", stacklevel=3)
         return positions

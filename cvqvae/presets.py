@@ -29,7 +29,7 @@ PRESETS = {
             **{"hidden": (256,), "decoder_hidden": (128,), "joint_hidden": (), "skip": False, "linear_skip": True, "norm": "layer"},
             **{"n_latent": 64, "length_power": 0.5, "dropout": 0.1, "scale_inputs": True, "encoder_batch": False},
             **{"routes": "all", "fusion": "encoder", "relative_alignment": True, "lambda_alignment": 1.0},
-            **{"lambda_distillation": 10.0, "lambda_geometry": 20.0, "reliability_power": 1.0},
+            **{"lambda_distillation": 10.0, "lambda_geometry": 20.0, "reliability_power": 2.0},
             **{"n_codes": 256, "shared_codebook": True, "quantized_share": 0.25, "decay": 0.95, "revive_below": 0.01},
         },
         {"epochs": 60, "batch_size": 256, "learning_rate": 3e-3, "weight_decay": 0.05, "schedule": "one-cycle", "kmeans_codes": True},

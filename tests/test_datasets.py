@@ -125,7 +125,8 @@ def test_counts_layer_wins_over_x_and_nothing_is_copied():
 
 
 @pytest.mark.parametrize("kinds, message", [
-    ({"rna": "atac", "atac": "rna"}, "regions|genes"), ({"rna": "rna", "atac": "protein"}, "genomic regions"), ({"rna": "music", "atac": "atac"}, "choose one of")])
+    ({"rna": "atac", "atac": "rna"}, "regions|genes"), ({"rna": "rna", "atac": "protein"}, "genomic regions"),
+    ({"rna": "music", "atac": "atac"}, "choose one of")])
 def test_wrong_kinds_are_refused(kinds, message):
     with pytest.raises(DataError, match=message):
         pair_modalities({"rna": modality("ab", ["ACTB", "CD3E", "LYZ"]), "atac": peaks("ab")}, kinds)
