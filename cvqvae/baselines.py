@@ -78,8 +78,8 @@ def only_components(
     parts = {}
     for name, adata in mdata.mod.items():
         slot = COMPONENTS[modality_kind(adata, name)].slot
-        components = {slot: components_of(adata, name)}
-        parts[name] = AnnData(obs=pd.DataFrame(index=adata.obs_names), var=adata.var[["feature_types"]], obsm=components)
+        var = pd.DataFrame({"feature_types": adata.var["feature_types"].iloc[:1].astype(str).to_numpy()}, index=[name])
+        parts[name] = AnnData(obs=pd.DataFrame(index=adata.obs_names), var=var, obsm={slot: components_of(adata, name)})
     light = MuData(parts)
     light.obs = mdata.obs.copy()
     return light

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'VIEWS', 'hash_of', 'cells_hash', 'Plan', 'truth_hash', 'write_whole', 'save_result', 'load_result',
-           'attempt', 'scores_of', 'failure', 'run_benchmark', 'Comparison', 'with_shared']
+           'attempt', 'scores_of', 'failure', 'run_benchmark', 'Comparison', 'with_shared', 'kept_results']
 
 # %% ../nbs/08_benchmark.ipynb #badf9353
 import hashlib
@@ -70,6 +70,10 @@ class Plan:
         "Hash of what decides about an embedding."
         limits = [self.max_seconds, self.epochs, self.options.get(method, {})]
         return hash_of(identity, method, seed, self.batch_key, limits, _versions())
+
+    def stem(self, folder: Path, identity: str, method: str, seed: int) -> Path:
+        "Where a result is kept, without suffix."
+        return folder / f"{method}-{seed}-{self.fit_key(identity, method, seed)[:16]}"
 
     def score_key(self, fit_key: str, truth_hash: str) -> str:
         "Hash of what decides about its scores."
@@ -242,11 +246,7 @@ class Comparison:
 
     def stem(self, method: str, seed: int) -> Path:
         "Where a result is kept, without suffix."
-        return self.folder / f"{method}-{seed}-{self.plan.fit_key(self.identity, method, seed)[:16]}"
-
-    def result(self, method: str, seed: int) -> Result | None:
-        "A kept result; None where there is none."
-        return load_result(self.stem(method, seed))
+        return self.plan.stem(self.folder, self.identity, method, seed)
 
     def row(self, method: str, seed: int) -> pd.DataFrame:
         "Scores of one method and seed, kept or new, or its failure; columns view, metric, group, value, reason."
@@ -271,3 +271,16 @@ def with_shared(
     added = with_shared_score(measured)[lambda t: t["metric"] == "score_shared"]
     added[["method", "seed"]] = added["method"].str.split("\t", expand=True).to_numpy()
     return pd.concat([scores, added.assign(seed=added["seed"].astype(int))[COLUMNS]], ignore_index=True)
+
+# %% ../nbs/08_benchmark.ipynb #ee23bca8
+def kept_results(
+    mdata: MuData,  # as given to `run_benchmark`
+    methods: Sequence[str],  # in `METHODS`
+    seed: int = 0,
+    out: str | Path = "benchmark",  # folder
+    **plan,  # fields of `Plan`, as given to `run_benchmark`
+) -> dict[str, Result]:  # method -> result; what failed or never ran is left out
+    "The kept results of one seed; a method that seeds do not change is kept under the first seed alone."
+    plan, identity = Plan(**plan), cells_hash(mdata, Plan(**plan).batch_key)
+    found = {name: load_result(plan.stem(Path(out) / "results", identity, name, seed)) for name in methods}
+    return {name: result for name, result in found.items() if result is not None}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['active_units', 'effective_dimensions', 'kl_per_unit', 'watched', 'bottleneck_inputs', 'unit_table', 'collapse_table',
-           'plot_losses']
+           'plot_losses', 'plot_units']
 
 # %% ../nbs/08_collapse.ipynb #8e0f0b20
 from contextlib import contextmanager
@@ -127,5 +127,28 @@ def plot_losses(
         ax.legend(fontsize=6, frameon=False)
         ax.tick_params(labelsize=7)
         ax.spines[["top", "right"]].set_visible(False)
+    plt.close(figure)
+    return figure
+
+# %% ../nbs/08_collapse.ipynb #ff7e52ed
+def plot_units(
+    units: pd.DataFrame,  # of `unit_table`, with a column "variant"
+    threshold: float = 0.01,  # drawn as a line
+) -> Figure:
+    "Variance of the posterior mean and divergence of every unit, sorted, a line per variant and source."
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.6), layout="constrained", dpi=80)
+    for colour, (name, own) in zip(OKABE_ITO, units.groupby("variant", sort=False)):
+        for style, (source, part) in zip(("-", "--", ":"), own.groupby("source", sort=False)):
+            for ax, column in zip(axes, ("variance", "kl")):
+                values = part[column].dropna().sort_values(ascending=False)
+                ax.plot(range(1, len(values) + 1), values, color=colour, ls=style, marker=".", ms=3, lw=1, label=f"{name} {source}" if len(values) else None)
+    axes[0].axhline(threshold, color="#999999", lw=0.8)
+    axes[0].set(title="variance of the posterior mean", yscale="log", xlabel="units, sorted")
+    axes[1].set(title="KL divergence, nats", xlabel="units, sorted")
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.title.set_fontsize(8)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=6, frameon=False)
     plt.close(figure)
     return figure

@@ -1,0 +1,289 @@
+"""Methods behind one signature, results that survive interruption, failures that are rows, tables that say what they show."""
+
+import json
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cvqvae import benchmark, peers
+from cvqvae.baselines import METHODS, Result, TimeLimit, fit_method, list_methods, lacks_components, measured
+from cvqvae.benchmark import Plan, attempt, cells_hash, kept_results, load_result, run_benchmark, save_result, with_shared
+from cvqvae.cells import DataError, counts_of
+from cvqvae.collapse import active_units, collapse_table, effective_dimensions, kl_per_unit, unit_table
+from cvqvae.integration import CVQVAE
+from cvqvae.metrics import METRICS
+from cvqvae.preprocessing import preprocess
+from cvqvae.simulation import simulate
+from cvqvae.tables import absences, as_latex, as_markdown, beside_published, benchmark_table, mean_and_spread, published, write_tables
+
+QUICK = {"hidden": (32,), "n_codes": 32, "n_latent": 8}
+HEAVY = {"harmony": "harmonypy", "wnn": "muon", "mofa": "mofapy2", "totalvi": "scvi", "multivi": "scvi", "clue": "scglue"}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    mdata = simulate(n_cells=160, n_genes=300, n_peaks=600)
+    preprocess(mdata, n_components=12)
+    return mdata
+
+
+@pytest.fixture(scope="module")
+def cite():
+    mdata = simulate(n_cells=160, n_genes=300, kind="protein")
+    preprocess(mdata, n_components=12)
+    return mdata
+
+
+@pytest.fixture
+def plan():
+    return dict(batch_key="batch", labels_key="cell_type", epochs=2, evaluation={"resolutions": 2}, options={"cvqvae-paper": QUICK})
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in HEAVY])
+def test_own_methods_and_references_give_all_three_embeddings(cells, name):
+    options = {} if name in ("raw", "random") else QUICK
+    result = fit_method(name, cells, "batch", epochs=1, **options)
+    assert set(result.embeddings) == {"first", "second", "joint"}
+    assert all(len(z) == 160 and np.isfinite(z).all() for z in result.embeddings.values())
+    assert result.seconds > 0 and result.peak_gib > 0.05 and not result.uses_labels
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_a_peer_runs_or_says_what_to_install(cells, cite, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, HEAVY[name], None)  # as if it were not installed
+    with pytest.raises(peers.MissingPeer, match=r"pip install 'cvqvae\[peers\]'"):
+        fit_method(name, cite if name == "totalvi" else cells, "batch")
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_an_installed_peer_gives_an_embedding(cells, cite, name):
+    pytest.importorskip(HEAVY[name], reason="the extra cvqvae[peers] is not installed")
+    result = fit_method(name, cite if name == "totalvi" else cells, "batch", epochs=3, max_seconds=30)
+    z = result.embeddings["joint"]
+    assert len(z) == 160 and np.isfinite(z).all() and z.std(0).max() > 0 and result.note
+
+
+def test_importing_the_package_imports_no_peer():
+    import subprocess
+
+    program = f"import sys, cvqvae.tables; print([m for m in {sorted(set(HEAVY.values()))} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_method_changes_nothing_but_missing_components():
+    mdata = simulate(n_cells=160, n_genes=300, n_peaks=600)
+    before = counts_of(mdata["rna"]).copy()
+    assert lacks_components(mdata)
+    fit_method("cvqvae-paper", mdata, "batch", epochs=1, **QUICK)
+    assert not lacks_components(mdata) and "X_cvqvae" not in mdata["rna"].obsm
+    assert (counts_of(mdata["rna"]) != before).nnz == 0
+
+
+def test_methods_read_the_components_that_are_there(cells):
+    changed = cells.copy()
+    changed["rna"].obsm["X_pca"] = changed["rna"].obsm["X_pca"][:, :5].copy()
+    assert fit_method("raw", changed).embeddings["joint"].shape[1] == 5 + 12
+    history = fit_method("cvqvae-paper", changed, epochs=1, **QUICK).tables["history"]
+    assert len(history) == 1 and changed["rna"].obsm["X_pca"].shape[1] == 5
+
+
+def test_labels_are_never_read(cells):
+    shuffled = cells.copy()
+    shuffled.obs["cell_type"] = shuffled.obs["cell_type"].sample(frac=1, random_state=0).to_numpy()
+    one, two = (fit_method("cvqvae-paper", m, "batch", epochs=1, **QUICK).embeddings["joint"] for m in (cells, shuffled))
+    np.testing.assert_array_equal(one, two)
+    assert not list_methods()["uses_labels"].any()
+
+
+def test_a_time_limit_stops_and_is_reported(cells):
+    result = fit_method("cvqvae-paper", cells, max_seconds=0, epochs=400, **QUICK)
+    assert len(result.tables["history"]) == 1 and result.note == "stopped by the limit of 0 s after 1 of 400 epochs"
+    assert fit_method("cvqvae-paper", cells, max_seconds=300, epochs=2, **QUICK).note == "2 epochs"
+
+
+def test_memory_is_measured_while_it_is_held():
+    with measured() as cost:
+        block = np.ones(2**25)  # 0.25 GiB
+        time.sleep(0.1)
+        del block
+    with measured() as after:
+        time.sleep(0.05)
+    assert cost.peak_gib - after.peak_gib > 0.2 and cost.seconds >= 0.1
+
+
+def test_harmony_needs_batches(cells):
+    pytest.importorskip("harmonypy", reason="the extra cvqvae[peers] is not installed")
+    with pytest.raises(DataError, match="needs a batch column"):
+        fit_method("harmony", cells)
+
+
+def test_quiet_peers_leave_logging_as_it_was(capsys):
+    import logging
+
+    level = logging.root.manager.disable
+    with pytest.raises(RuntimeError), peers.quietly():
+        print("noise")
+        raise RuntimeError("heard")
+    assert logging.root.manager.disable == level and capsys.readouterr().out == ""
+
+
+def test_an_interrupted_comparison_goes_on(cells, plan, tmp_path, monkeypatch):
+    fitted, fit = [], benchmark.fit_method
+    one = pd.DataFrame([("score", "total", 0.5, "")], columns=["metric", "group", "value", "reason"])
+    monkeypatch.setattr(benchmark, "_score_view", lambda *args, **options: one)  # the real scores are slow, and not the question here
+
+    def fit_two_then_stop(name, *args, **options):
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fitted.append(name)
+        return fit(name, *args, **options)
+
+    monkeypatch.setattr(benchmark, "fit_method", fit_two_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(cells, ["cvqvae-paper"], (0, 1), tmp_path, **plan)
+    assert fitted == ["raw", "random"]
+    calls = []
+    monkeypatch.setattr(benchmark, "fit_method", lambda name, *args, **options: calls.append(name) or fit(name, *args, **options))
+    scores = run_benchmark(cells, ["cvqvae-paper"], (0, 1), tmp_path, **plan)
+    assert calls == ["random", "cvqvae-paper", "cvqvae-paper"]
+    assert scores.query("metric == 'score' and view == 'joint'")["value"].notna().all()
+
+
+def test_a_failing_method_is_a_row_and_changes_no_other(cells, plan, tmp_path, monkeypatch):
+    healthy = run_benchmark(cells, ["cvqvae-paper"], (0,), tmp_path / "a", **plan)
+    fit = benchmark.fit_method
+
+    def run_out_of_memory(name, *args, **options):
+        if name == "mofa":
+            raise MemoryError("no room for 85,000 x 85,000")
+        return fit(name, *args, **options)
+
+    monkeypatch.setattr(benchmark, "fit_method", run_out_of_memory)
+    scores = run_benchmark(cells, ["cvqvae-paper", "mofa"], (0,), tmp_path / "b", **plan)
+    failed = scores[scores["method"] == "mofa"]
+    assert failed["value"].isna().all() and set(failed["reason"]) == {"MemoryError: no room for 85,000 x 85,000"}
+    keys = ["method", "view", "metric"]
+    both = healthy.merge(scores, on=keys)[lambda t: t["view"] != "run"]
+    np.testing.assert_allclose(both["value_x"], both["value_y"])
+    assert not list((tmp_path / "b" / "results").glob("mofa*"))
+
+
+@pytest.mark.parametrize("change", ["counts", "components", "batch", "seed", "options", "epochs"])
+def test_the_key_knows_all_that_decides(cells, change):
+    plan, mdata, other, seed = Plan("batch", epochs=2), cells.copy(), Plan("batch", epochs=2), 0
+    if change == "counts":
+        mdata["atac"].layers["counts"].data[3] += 1
+    if change == "components":
+        mdata["rna"].obsm["X_pca"][0, 0] += 1
+    if change == "batch":
+        mdata.obs["batch"] = "one"
+    if change == "options":
+        other = Plan("batch", epochs=2, options={"cvqvae": {"n_codes": 3}})
+    if change == "epochs":
+        other = Plan("batch", epochs=3)
+    if change == "seed":
+        seed = 1
+    key = plan.fit_key(cells_hash(cells, "batch"), "cvqvae", 0)
+    assert key == plan.fit_key(cells_hash(cells.copy(), "batch"), "cvqvae", 0)
+    assert key != other.fit_key(cells_hash(mdata, "batch"), "cvqvae", seed)
+
+
+def test_half_a_result_does_not_count(cells, tmp_path):
+    result = fit_method("random", cells)
+    save_result(result, tmp_path / "r")
+    assert np.array_equal(load_result(tmp_path / "r").embeddings["first"], result.embeddings["first"])
+    (tmp_path / "r.json").unlink()
+    assert load_result(tmp_path / "r") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["r.npz"]
+
+
+def test_an_unusable_embedding_is_refused(cells, monkeypatch):
+    broken = METHODS["raw"].__class__(lambda task: ({"joint": np.full((160, 2), np.nan)}, ""), "", "")
+    monkeypatch.setitem(METHODS, "raw", broken)
+    assert "unusable 'joint' embedding" in attempt("raw", 0, cells, Plan(), benchmark.Path("never-written"))
+
+
+def scores_table():
+    rng, rows = np.random.default_rng(0), []
+    for method in ("ours", "peer"):
+        for seed in range(3):
+            rows += [(method, seed, "joint", metric, group, rng.uniform(), "") for metric, group in METRICS.items()]
+            rows.append((method, seed, "run", "seconds", "cost", 1.0 + seed, "limit"))
+    return pd.DataFrame(rows, columns=benchmark.COLUMNS)
+
+
+def test_shared_scores_are_per_seed():
+    scores = scores_table()
+    scores.loc[(scores["method"] == "peer") & (scores["metric"] == "trajectory"), "value"] = np.nan
+    shared = with_shared(scores)[lambda t: t["metric"] == "score_shared"]
+    assert len(shared) == 6 and set(shared["seed"]) == {0, 1, 2}
+    own = scores[(scores["method"] == "ours") & (scores["seed"] == 1)].set_index("metric")["value"]
+    expected = 0.6 * own[["nmi", "label_asw", "cell_cycle"]].mean() + 0.4 * own[["batch_asw", "graph_connectivity"]].mean()
+    assert shared[(shared["method"] == "ours") & (shared["seed"] == 1)]["value"].item() == pytest.approx(expected)
+
+
+def test_tables_hold_what_the_scores_say(tmp_path):
+    scores = scores_table()
+    mean, spread = mean_and_spread(scores, "joint")
+    values = scores[(scores["method"] == "peer") & (scores["metric"] == "nmi")]["value"]
+    assert (mean.loc["peer", "nmi"], spread.loc["peer", "nmi"]) == pytest.approx((values.mean(), values.std(ddof=1)))
+    written = write_tables(scores, tmp_path)
+    assert {path.name for path in written} == {f"benchmark-{view}{suffix}" for view in ("stacked", "joint") for suffix in (".csv", ".md", ".tex")}
+    numbers = pd.read_csv(tmp_path / "benchmark-joint.csv", index_col="method")
+    assert numbers.loc["peer", "nmi_sd"] == pytest.approx(values.std(ddof=1)) and numbers.loc["peer", "seconds"] == 2
+
+
+def test_markdown_and_latex_mark_the_same_best():
+    table = benchmark_table(scores_table(), "joint", ("**", "**"))
+    assert as_markdown(table).count("**") == 2 * as_latex(table).count(r"\textbf")
+    assert as_latex(table).count(r" \\") == len(table) + 1 and r"$\pm$" in as_latex(table)
+
+
+def test_published_numbers_stand_beside_measured_ones():
+    scores = scores_table().replace({"method": {"ours": "cvqvae-paper"}, "view": {"joint": "stacked"}})
+    table = beside_published(scores, "bmmc-multiome")
+    assert table.loc["cvqvae-paper", ("NMI", "published")] == 0.780 and np.isfinite(table.loc["cvqvae-paper", ("NMI", "measured")])
+    assert "scjoint" in table.index and published("demo").empty
+
+
+def test_every_absence_is_listed_once():
+    scores = scores_table()
+    scores.loc[scores["metric"] == "nmi", ["value", "reason"]] = [np.nan, "no labels"]
+    assert absences(scores)[["method", "metric", "reason"]].values.tolist() == [["ours", "nmi", "no labels"], ["peer", "nmi", "no labels"]]
+
+
+def test_a_collapsed_posterior_is_seen():
+    rng = np.random.default_rng(0)
+    mean = np.column_stack([rng.normal(size=400), np.zeros(400)])
+    assert active_units(mean).tolist() == [True, False]
+    assert kl_per_unit(mean, np.zeros((400, 2)))[1] == 0
+    assert effective_dimensions(mean) == pytest.approx(1)
+    assert effective_dimensions(np.zeros((5, 3))) == 0
+
+
+def test_a_heavy_prior_collapses_the_posterior(cells):
+    settings = dict(preset="paper", variant="cvae", epochs=20, hidden=(16,), n_latent=8, learning_rate=1e-2, batch_size=80, device="cpu", lambda_alignment=0.1)
+    free, pressed = (CVQVAE(cells, lambda_kl=weight, **settings).fit(progress=False) for weight in (1e-3, 100.0))
+    nats = [collapse_table(model)["KL, nats"].mean() for model in (free, pressed)]
+    active = [collapse_table(model)["active units"].sum() for model in (free, pressed)]
+    assert nats[1] < 0.5 < nats[0] and active[1] < active[0]
+
+
+@pytest.mark.parametrize("variant, sources", [("cvqvae", ["rna", "atac"]), ("cvqvae-avg", ["joint"]), ("cvae", ["rna", "atac"])])
+def test_units_are_those_that_feed_a_decoder(cells, variant, sources):
+    model = CVQVAE(cells, preset="paper", variant=variant, epochs=1, device="cpu", **QUICK).fit(progress=False)
+    units = unit_table(model)
+    assert list(units["source"].unique()) == sources and len(units) == 8 * len(sources)
+    assert units["kl"].notna().all() == (variant == "cvae")
+
+
+def test_kept_results_are_plain_files(cells, plan, tmp_path):
+    run_benchmark(cells, ["cvqvae-paper"], (0,), tmp_path, **plan)
+    found = kept_results(cells, ["raw", "cvqvae-paper", "clue"], 0, tmp_path, **plan)
+    assert list(found) == ["raw", "cvqvae-paper"] and isinstance(found["raw"], Result)
+    record = json.loads(next((tmp_path / "results").glob("cvqvae-paper*.json")).read_text())
+    assert record["note"] == "2 epochs" and len(record["tables"]["history"]["epoch"]) == 2
+    assert TimeLimit(None).stopped is False
