@@ -269,6 +269,8 @@ def with_shared(
     keys = scores["method"] + "\t" + scores["seed"].astype(str)
     measured = scores.assign(method=keys)[scores["view"] != "run"].drop(columns="seed")
     added = with_shared_score(measured)[lambda t: t["metric"] == "score_shared"]
+    if added.empty:
+        return scores
     added[["method", "seed"]] = added["method"].str.split("\t", expand=True).to_numpy()
     return pd.concat([scores, added.assign(seed=added["seed"].astype(int))[COLUMNS]], ignore_index=True)
 

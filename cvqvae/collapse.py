@@ -122,7 +122,7 @@ def plot_losses(
             for style, column in zip(("-", "--", ":"), [c for c in history if c.startswith(f"{split}_{term}")]):
                 label = f"{name} {column.removeprefix(f'{split}_{term}').removeprefix('_')}"
                 ax.plot(history["epoch"], history[column], color=colour, ls=style, lw=1.2, label=label.strip())
-        ax.set_title(TERMS[term], fontsize=8)
+        ax.set_title("KL divergence, as weighed\nin the loss" if term == "kl" else TERMS[term], fontsize=8)
         ax.set_xlabel("epoch", fontsize=8)
         ax.legend(fontsize=6, frameon=False)
         ax.tick_params(labelsize=7)
@@ -136,19 +136,19 @@ def plot_units(
     threshold: float = 0.01,  # drawn as a line
 ) -> Figure:
     "Variance of the posterior mean and divergence of every unit, sorted, a line per variant and source."
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.6), layout="constrained", dpi=80)
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 2.6), layout="constrained", dpi=80)
     for colour, (name, own) in zip(OKABE_ITO, units.groupby("variant", sort=False)):
         for style, (source, part) in zip(("-", "--", ":"), own.groupby("source", sort=False)):
             for ax, column in zip(axes, ("variance", "kl")):
                 values = part[column].dropna().sort_values(ascending=False)
-                ax.plot(range(1, len(values) + 1), values, color=colour, ls=style, marker=".", ms=3, lw=1, label=f"{name} {source}" if len(values) else None)
+                ax.plot(range(1, len(values) + 1), values, color=colour, ls=style, marker=".", ms=3, lw=1, label=f"{name} {source}")
     axes[0].axhline(threshold, color="#999999", lw=0.8)
-    axes[0].set(title="variance of the posterior mean", yscale="log", xlabel="units, sorted")
-    axes[1].set(title="KL divergence, nats", xlabel="units, sorted")
-    for ax in axes:
+    axes[0].set(yscale="log", ylim=(min(threshold / 3, max(units["variance"].min(), 1e-6)), None))
+    for ax, title in zip(axes, ("variance of the posterior mean", "KL divergence, nats")):
+        ax.set_title(title, fontsize=8)
+        ax.set_xlabel("units, sorted", fontsize=8)
+        ax.tick_params(labelsize=7)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.title.set_fontsize(8)
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize=6, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside right center")
     plt.close(figure)
     return figure

@@ -171,6 +171,21 @@ def test_a_failing_method_is_a_row_and_changes_no_other(cells, plan, tmp_path, m
     assert not list((tmp_path / "b" / "results").glob("mofa*"))
 
 
+def test_without_labels_there_is_still_a_table(cells, tmp_path):
+    scores = run_benchmark(cells, ["mofa"], (0,), tmp_path, evaluation={"resolutions": 2})
+    gone = absences(scores).query("method == 'raw' and metric == 'nmi'")
+    assert gone["reason"].str.contains("no column was named").all() and len(gone) == 2
+    for view in ("stacked", "joint"):
+        table = benchmark_table(scores, view)
+        assert list(table.index) == ["raw", "random", "mofa"] and "NMI" not in table
+    assert len(write_tables(scores, tmp_path)) == 6
+
+
+def test_methods_without_any_metric_do_not_break_the_shared_score():
+    scores = scores_table().assign(value=np.nan)
+    pd.testing.assert_frame_equal(with_shared(scores), scores)
+
+
 @pytest.mark.parametrize("change", ["counts", "components", "batch", "seed", "options", "epochs"])
 def test_the_key_knows_all_that_decides(cells, change):
     plan, mdata, other, seed = Plan("batch", epochs=2), cells.copy(), Plan("batch", epochs=2), 0
