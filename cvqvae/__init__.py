@@ -15,7 +15,7 @@ import importlib
 _CLASSES = {"CVQVAE": "integration", "PRESETS": "presets", "DataError": "cells"}
 _MODULES = (
     *("cells", "blood", "simulation", "downloads", "public", "datasets", "preprocessing", "quantizer", "networks", "model", "losses"),
-    *("batches", "training", "checkpoints", "presets", "storage", "integration", "alignment", "ground_truth", "measures", "metrics"),
+    *("batches", "callbacks", "training", "checkpoints", "presets", "storage", "integration", "alignment", "ground_truth", "measures", "metrics"),
     *("figures", "baselines", "parameters", "records", "runs"),
 )
 

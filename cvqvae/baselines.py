@@ -6,7 +6,7 @@
 __all__ = ['OWN', 'METHODS', 'Cost', 'measured', 'only_components', 'lacks_components', 'TimeLimit', 'fit_own', 'fit_raw',
            'fit_random', 'Method', 'list_methods', 'Result', 'fit_method']
 
-# %% ../nbs/08_baselines.ipynb #cc738d31
+# %% ../nbs/08_baselines.ipynb #878054bd
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +19,7 @@ import psutil
 from anndata import AnnData
 from mudata import MuData
 
+from .callbacks import Callback, StopTraining
 from .cells import DataError, modality_kind
 from .collapse import collapse_table, unit_table
 from .ground_truth import Truth
@@ -27,7 +28,7 @@ from .integration import CVQVAE
 from .metrics import references
 from .peers import PEERS, Task
 from .preprocessing import COMPONENTS, components_of, preprocess
-from .training import Callback, StopTraining, Trainer
+from .training import Trainer
 
 # %% ../nbs/08_baselines.ipynb #b4b41573
 @dataclass

@@ -80,7 +80,7 @@ class Plan:
         return hash_of(fit_key, truth_hash, self.evaluation)
 
 
-_DECIDING = "batches baselines generative integration losses model networks peers preprocessing presets quantizer training".split()
+_DECIDING = "batches baselines callbacks generative integration losses model networks peers preprocessing presets quantizer training".split()
 
 
 def _versions() -> dict[str, str]:
@@ -224,11 +224,9 @@ def _checked(methods: Sequence[str], seeds: Sequence[int]) -> list[str]:
 
 
 def _line(rows: pd.DataFrame) -> str:
-    first, found = rows.iloc[0], rows.set_index(["view", "metric"])["value"]
-    score = found.get(("stacked", "score"), np.nan)
-    score = found.get(("joint", "score"), np.nan) if np.isnan(score) else score
-    outcome = f"score {score:.3f}, {found.get(('run', 'seconds'), np.nan):.0f} s" if np.isfinite(score) else first["reason"]
-    return f"{first['method']}, seed {first['seed']}: {outcome}"
+    first, totals = rows.iloc[0], rows[rows["metric"].isin(["score", "seconds"])].dropna(subset="value")
+    said = [f"{row.value:.0f} s" if row.metric == "seconds" else f"{row.view} {row.value:.3f}" for row in totals.itertuples()]
+    return f"{first['method']}, seed {first['seed']}: {', '.join(said) or first['reason']}"
 
 # %% ../nbs/08_benchmark.ipynb #446475fa
 class Comparison:

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .training import Callback, Trainer
+from .callbacks import Callback
+from .training import Trainer
 
 # %% ../nbs/04_checkpoints.ipynb #c0c42fb8
 def training_state(trainer: Trainer) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ def train_scvi(
     stopped = task.max_seconds is not None and seconds >= task.max_seconds
     return f"stopped by the limit of {task.max_seconds:g} s after {epochs} epochs" if stopped else f"{epochs} epochs"
 
-
+# %% ../nbs/08_generative.ipynb #2c6477df
 @quietly()
 def fit_totalvi(
     task: Task,  # needs RNA and protein
@@ -50,7 +50,7 @@ def fit_totalvi(
     note = train_scvi(model, task)
     return {"joint": np.asarray(model.get_latent_representation(), np.float32)}, note
 
-
+# %% ../nbs/08_generative.ipynb #1dc77d21
 @quietly()
 def fit_multivi(
     task: Task,  # needs RNA and ATAC
@@ -97,7 +97,7 @@ def fit_clue(
     found = [z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12) for z in found]
     return {"first": found[0], "second": found[1], "joint": (found[0] + found[1]) / 2}, watch.note()
 
-
+# %% ../nbs/08_generative.ipynb #1f92818e
 class StepWatch:
     "Counts the steps of a trainer of scglue and ends the training when the time is over."
 

@@ -19,13 +19,14 @@ from mudata import MuData
 from torch import Tensor
 
 from .batches import CellData, choose_device
+from .callbacks import Callback, Progress
 from .cells import DataError, modality_kind, pair_modalities
 from .checkpoints import Checkpoint, ResumeFrom
 from .model import JOINT, CrossVQVAE, Latent, ModelConfig
 from .preprocessing import COMPONENTS, components_of, preprocess
 from .presets import Preset, resolve_preset
 from .storage import FORMAT, load_folder, load_weights, part_of, save_folder
-from .training import Callback, Progress, Trainer, TrainingConfig
+from .training import Trainer, TrainingConfig
 
 # %% ../nbs/05_integration.ipynb #402f783f
 def one_hot(

@@ -6,7 +6,7 @@
 __all__ = ['PEERS', 'Task', 'counts_table', 'variable_genes', 'MissingPeer', 'need', 'quietly', 'fit_harmony', 'fit_wnn',
            'normalised_view', 'fit_mofa']
 
-# %% ../nbs/08_peers.ipynb #7349af07
+# %% ../nbs/08_peers.ipynb #491c6efe
 import contextlib
 import importlib
 import io
@@ -24,7 +24,7 @@ from mudata import MuData
 
 from .cells import DataError, counts_of, modality_kind
 from .ground_truth import raw_joint
-from .preprocessing import centred_log_ratio, components_of, inverse_frequency, log_normalised, preprocess, tf_idf
+from .preprocessing import centred_log_ratio, components_of, inverse_frequency, log_normalised, tf_idf
 
 # %% ../nbs/08_peers.ipynb #953088b4
 @dataclass(frozen=True)

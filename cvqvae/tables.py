@@ -7,6 +7,7 @@ __all__ = ['ORDER', 'SIX', 'mean_and_spread', 'benchmark_table', 'notes', 'absen
            'published', 'beside_published']
 
 # %% ../nbs/08_tables.ipynb #9d2ea108
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,9 @@ def mean_and_spread(
     return mean.reindex(**shape).dropna(axis=1, how="all"), spread.reindex(**shape).reindex_like(mean.reindex(**shape).dropna(axis=1, how="all"))
 
 # %% ../nbs/08_tables.ipynb #8499361f
+_MORE_NAMES = {"peak_gib": "GiB", "trajectory_batch": "TC by batch"}
+
+
 def benchmark_table(
     scores: pd.DataFrame,  # long table of `run_benchmark`
     view: str = "stacked",  # or "joint"
@@ -47,7 +51,7 @@ def benchmark_table(
     for name, digits in (("seconds", 1), ("peak_gib", 2)):
         if name in cost:
             table[name] = [_cell(m, s, ("", ""), digits) for m, s in zip(cost[name], cost_spread[name])]
-    return table.rename(columns=NAMES | {"peak_gib": "GiB"}).assign(note=notes(scores)).rename_axis("method")
+    return table.rename(columns=NAMES | _MORE_NAMES).assign(note=notes(scores)).rename_axis("method")
 
 
 def _cell(mean: float, spread: float, marks: tuple[str, str], digits: int = 3) -> str:
@@ -110,9 +114,13 @@ def write_tables(
         mean, spread = mean_and_spread(scores, view)
         numbers = mean.join(spread.add_suffix("_sd")).join(mean_and_spread(scores, "run")[0]).assign(note=notes(scores)).rename_axis("method")
         bold = benchmark_table(scores, view, ("**", "**"))
-        writers = {".csv": numbers.to_csv, ".md": lambda p: p.write_text(as_markdown(bold), encoding="utf-8"), ".tex": lambda p: p.write_text(as_latex(bold), encoding="utf-8")}
-        written += [write_whole(Path(folder) / f"{name}-{view}{suffix}", write) for suffix, write in writers.items()]
+        texts = {".csv": numbers.to_csv(), ".md": as_markdown(bold), ".tex": as_latex(bold)}
+        written += [write_whole(Path(folder) / f"{name}-{view}{suffix}", _writer(text)) for suffix, text in texts.items()]
     return written
+
+
+def _writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, encoding="utf-8")
 
 # %% ../nbs/08_tables.ipynb #d5f493b7
 SIX = ["nmi", "label_asw", "cell_cycle", "trajectory", "batch_asw", "graph_connectivity", "score"]

@@ -1,10 +1,8 @@
 """Readers, checks, pairing, downloads and the conversion of public files."""
 
 import gzip
-import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import anndata as ad
 import h5py
@@ -15,12 +13,11 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_data import needs_data
 
 from cvqvae import datasets, downloads, public
 from cvqvae.cells import DataError, counts_of, declare_kind, modality_kind, pair_modalities, shared_obs
 
-DATA = next((Path(p) for p in (os.environ.get("CVQVAE_DATA"), Path(__file__).parents[2] / "shared" / "data") if p and Path(p).is_dir()), None)
-needs_data = pytest.mark.skipif(DATA is None, reason="no local data: set CVQVAE_DATA to its folder")
 KINDS = {"rna": "rna", "atac": "atac"}
 
 
