@@ -8,6 +8,7 @@ __all__ = ['StopTraining', 'DivergedError', 'Callback', 'PrepareModel', 'FiniteL
 
 # %% ../nbs/04_callbacks.ipynb #38a3faea
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from tqdm.auto import tqdm
 
 from .losses import set_modality_weights, set_target_variance
 from .quantizer import VectorQuantizer, perplexity
+
+if TYPE_CHECKING:  # only for the annotations: the loop imports its callbacks, not the other way round
+    from cvqvae.training import Trainer, TrainingConfig
 
 # %% ../nbs/04_callbacks.ipynb #f0ea1f7f
 class StopTraining(Exception):
