@@ -41,7 +41,7 @@ in-sync: $(DEV) ## fail where notebooks, package and README disagree
 	@.ci/in-sync
 
 test-notebooks: $(DEV) ## run every numbered notebook and every tutorial
-	@nbdev_test --n_workers $(WORKERS) --timing
+	@OMP_NUM_THREADS=1 nbdev_test --n_workers $(WORKERS) --timing
 
 test-python: $(DEV) ## pytest, with the coverage of the package
 	@pytest --cov=cvqvae --cov-report=term

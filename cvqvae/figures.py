@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from mudata import MuData
+from pandas.io.formats.style import Styler
 
 from .cells import DataError
 from .ground_truth import raw_stacked
@@ -76,7 +77,8 @@ def group_legend(
     handles = [Line2D([], [], marker="o", ls="", ms=5, color=colour, label=_short(name)) for name, colour in colours.items()]
     columns = -(-len(handles) // 15)
     ax.axis("off")
-    ax.legend(handles=handles, title=title, loc="center left", ncols=columns, frameon=False, fontsize=7, title_fontsize=8, borderaxespad=0, columnspacing=1)
+    options = dict(frameon=False, fontsize=7, title_fontsize=8, borderaxespad=0, columnspacing=1)
+    ax.legend(handles=handles, title=title, loc="upper left", ncols=columns, **options)
 
 
 def _short(name: str, most: int = 22) -> str:
@@ -92,7 +94,8 @@ def plot_umaps(
     names = {title: sorted(values.astype(str).unique()) for title, values in groups.items()}
     tallest = max(min(len(found), 15) for found in names.values())
     heights = [3.2] * n_rows + [0.3 + 0.17 * tallest]
-    figure, axes = plt.subplots(n_rows + 1, n_columns, figsize=(3.6 * n_columns, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained", dpi=80)
+    size = (3.6 * n_columns, sum(heights))
+    figure, axes = plt.subplots(n_rows + 1, n_columns, figsize=size, height_ratios=heights, squeeze=False, layout="constrained", dpi=80)
     for column, (title, values) in enumerate(groups.items()):
         colours = dict(zip(names[title], palette(len(names[title]))))
         for row, (name, coordinates) in enumerate(embeddings.items()):
@@ -134,7 +137,12 @@ def plot_integration(
     return plot_umaps({"before": before, "after": after}, groups)
 
 # %% ../nbs/07_figures.ipynb #7da08d69
-TERMS = {"loss": "loss", "reconstruction": "reconstruction error\n(1: no better than the mean)", "commitment": "commitment", "kl": "KL divergence (nats)", "alignment": "alignment"}
+TERMS = {
+    "loss": "loss",
+    "reconstruction": "reconstruction error\n(1: no better than the mean)",
+    **{"commitment": "commitment", "kl": "KL divergence, weighted", "alignment": "alignment"},
+    **{"distillation": "distillation", "geometry": "geometry"},
+}
 
 
 def plot_history(
@@ -200,7 +208,8 @@ def code_purity(
 LESS_IS_BETTER = ("foscttm",)
 NAMES = {
     "nmi": "NMI", "label_asw": "cell-type ASW", "cell_cycle": "CC", "trajectory": "TC", "batch_asw": "batch ASW", "graph_connectivity": "graph conn.",
-    "foscttm": "FOSCTTM", "label_transfer": "label transfer", "label_transfer_back": "label transfer (back)", "op_mean": "mean of six", "score_shared": "score (shared)",
+    "foscttm": "FOSCTTM", "label_transfer": "label transfer", "label_transfer_back": "label transfer (back)",
+    "op_mean": "mean of six", "score_shared": "score (shared)", "trajectory_batch": "TC per batch",
     "modality_asw": "modality ASW",
 }  # fmt: skip
 
@@ -241,7 +250,7 @@ def plot_scores(
 
 def style_scores(
     table: pd.DataFrame,  # methods x metrics of `score_table`
-) -> "pd.io.formats.style.Styler":
+) -> Styler:
     "The table for a notebook: three decimals, the best of each column in bold, a dash where a metric is absent."
     best = best_rows(table)
     styled = table.style.format("{:.3f}", na_rep="–").apply(lambda _: best.map(lambda b: "font-weight: bold" if b else ""), axis=None)

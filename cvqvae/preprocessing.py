@@ -57,10 +57,12 @@ def tf_idf(
 ) -> sp.csr_matrix:  # float32 [n, peaks]
     "Term frequency times `idf`, rows rescaled to 10,000, log1p."
     matrix = sp.csr_matrix(counts)
-    weighted = sp.csr_matrix((matrix.data * idf[matrix.indices], matrix.indices, matrix.indptr), matrix.shape)
+    weighted = sp.csr_matrix((idf.astype(np.float32)[matrix.indices], matrix.indices, matrix.indptr), matrix.shape)
+    np.multiply(weighted.data, matrix.data, out=weighted.data, casting="unsafe")
     totals = np.asarray(weighted.sum(1), dtype=np.float64).ravel()
     scale = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
-    weighted.data = np.log1p(weighted.data * np.repeat(scale, np.diff(matrix.indptr)), dtype=np.float32)
+    weighted.data *= np.repeat(scale.astype(np.float32), np.diff(matrix.indptr))
+    np.log1p(weighted.data, out=weighted.data)
     return weighted
 
 # %% ../nbs/01_preprocessing.ipynb #a3721db1
@@ -281,7 +283,10 @@ class ATACComponents(Components):
     def _kept(self, u: np.ndarray, depth: np.ndarray) -> np.ndarray:
         if not self.drop_depth_components:
             return np.arange(u.shape[1])
-        return np.flatnonzero(np.abs(depth_correlation(u, depth)) < 0.5)
+        keep = np.flatnonzero(np.abs(depth_correlation(u, depth)) < 0.5)
+        if not len(keep):
+            raise DataError("every LSI component follows the depth: keep them, or ask for more components")
+        return keep
 
     def _standardise(self, u: np.ndarray) -> np.ndarray:
         scaled = (u - self.arrays["centre"]) / self.arrays["std"]

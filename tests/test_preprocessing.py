@@ -137,22 +137,20 @@ def test_callers_counts_stay_and_own_components_win():
 
 
 MEMORY = textwrap.dedent("""
-    import resource, numpy as np, pandas as pd, scipy.sparse as sp
+    import tracemalloc, numpy as np, scipy.sparse as sp
     from anndata import AnnData
-    from cvqvae.cells import declare_kind
     from cvqvae.preprocessing import ATACComponents
-    small = AnnData(sp.random(200, 300, 0.2, "csr", np.float32, rng=0).ceil())
-    ATACComponents(5).fit(small)
-    x = sp.random(7000, 25000, 0.08, "csr", np.float32, rng=0).ceil()
+    rng, per = np.random.default_rng(0), 2000
+    columns = np.concatenate([np.sort(rng.choice(25000, per, replace=False)) for _ in range(7000)]).astype(np.int32)
+    x = sp.csr_matrix((np.ones(columns.size, np.float32), columns, np.arange(7001, dtype=np.int32) * per), (7000, 25000))
     adata = AnnData(x)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    tracemalloc.start()
     transform = ATACComponents(50).fit(adata)
     transform.transform(adata)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print((after - before) / (x.data.nbytes + x.indices.nbytes + x.indptr.nbytes))
+    print(tracemalloc.get_traced_memory()[1] / (x.data.nbytes + x.indices.nbytes + x.indptr.nbytes))
 """)
 
 
 def test_accessibility_is_never_dense():
     run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 2, "peak above the input itself, in multiples of the input"
+    assert 0.3 < float(run.stdout) < 2, "peak above the input itself (so < 3 with it), in multiples of the input"
