@@ -18,7 +18,7 @@ from .losses import set_modality_weights, set_target_variance
 from .quantizer import VectorQuantizer, perplexity
 
 if TYPE_CHECKING:  # only for the annotations: the loop imports its callbacks, not the other way round
-    from cvqvae.training import Trainer, TrainingConfig
+    from cvqvae.training import Trainer
 
 # %% ../nbs/04_callbacks.ipynb #f0ea1f7f
 class StopTraining(Exception):
@@ -179,7 +179,9 @@ class SingleBatch(Callback):
         raise StopTraining
 
 # %% ../nbs/04_callbacks.ipynb #ceeb6254
-def standard_callbacks(config: "TrainingConfig") -> list[Callback]:
+def standard_callbacks(
+    config,  # `TrainingConfig` of the run
+) -> list[Callback]:
     "The callbacks that every run has; early stopping where a patience is configured."
     stopping = [EarlyStopping(config.patience)] if config.patience else []
     return [PrepareModel(), FiniteLoss(), CodeHealth(), *stopping]
