@@ -49,7 +49,7 @@ def count_blocks(
         rate = np.exp(factors[part] @ loadings)
         rate *= ((1 - ambient[part]) * depth[part] / rate.sum(axis=1))[:, None]
         rate += np.outer(ambient[part] * depth[part], background).astype("float32")
-        if dispersion > 0:
+        if dispersion > 1e-6:  # below, the factor is 1 to single precision and its shape would overflow
             rate *= rng.standard_gamma(1 / dispersion, rate.shape, dtype="float32") * np.float32(dispersion)
         blocks.append(poisson_sparse(rate.astype("float32", copy=False), rng))
     return sp.vstack(blocks, format="csr")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cvqvae import blood
@@ -93,6 +93,7 @@ def test_impossible_wishes(wrong, message):
 
 
 @settings(max_examples=15, deadline=None)
+@example(n_cells=30, n_batches=1, noise=1e-277, kind="atac", seed=0)  # the shape of its gamma factor overflows single precision
 @given(st.integers(30, 120), st.integers(1, 5), st.floats(0, 4), st.sampled_from(["atac", "protein"]), st.integers(0, 2**31))
 def test_any_setting_gives_valid_pairs(n_cells, n_batches, noise, kind, seed):
     mdata = simulate(n_cells, kind, n_batches, noise, seed, n_genes=200, n_peaks=150, n_proteins=40)
