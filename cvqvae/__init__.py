@@ -10,25 +10,25 @@ __version__ = "0.1.0"
 
 # %% ../nbs/05_package.ipynb #93063c6f
 import importlib
+import pkgutil
 
 # %% ../nbs/05_package.ipynb #0b9bbd38
 _CLASSES = {"CVQVAE": "integration", "PRESETS": "presets", "DataError": "cells"}
-_MODULES = (
-    *("cells", "blood", "simulation", "downloads", "public", "datasets", "preprocessing", "quantizer", "networks", "model", "losses"),
-    *("batches", "callbacks", "training", "checkpoints", "presets", "storage", "integration", "alignment", "ground_truth", "measures", "metrics"),
-    *("figures", "baselines", "parameters", "records", "runs"),
-)
+
+
+def _modules() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(importlib.import_module("cvqvae").__path__) if not module.name.startswith("_")]
 
 
 def __getattr__(name: str):
     "A class of the front, or a module, imported on first use."
     if name in _CLASSES:
         return getattr(importlib.import_module(f"cvqvae.{_CLASSES[name]}"), name)
-    if name in _MODULES:
+    if name in _modules():
         return importlib.import_module(f"cvqvae.{name}")
     raise AttributeError(f"module 'cvqvae' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     "What tab completion shows."
-    return ["__version__", *_CLASSES, *_MODULES]
+    return ["__version__", *_CLASSES, *_modules()]

@@ -193,9 +193,11 @@ def _take(
 
 def _drop_empty(
     modalities: dict[str, ad.AnnData],  # name -> modality, same cells in the same order
-    empty: str,  # "drop" or "error"
+    empty: str,  # "drop", "error" or "keep"
 ) -> tuple[dict[str, ad.AnnData], dict[str, int]]:  # what is left; how many of what were removed
     "Remove (or refuse) cells and features without a count; raises DataError."
+    if empty == "keep":
+        return modalities, {}
     dropped, cells = {}, np.ones(next(iter(modalities.values())).n_obs, dtype=bool)
     for name, adata in modalities.items():
         found = _detected(counts_of(adata, name), 1)
@@ -274,7 +276,7 @@ def _report(
 def pair_modalities(
     modalities: dict[str, ad.AnnData],  # name -> modality [cells, features], raw counts
     kinds: dict[str, str] | None = None,  # name -> "rna" | "atac" | "protein"; None: as declared in var["feature_types"]
-    empty: str = "drop",  # cells and features without a count: "drop" or "error"
+    empty: str = "drop",  # cells and features without a count: "drop", "error" or "keep"
 ) -> mudata.MuData:  # paired cells in the order of the first modality; `uns["cvqvae_pairing"]` says what was dropped
     "Pair modalities by cell name; raises DataError when they cannot be paired or are no counts."
     if len(modalities) < 2:

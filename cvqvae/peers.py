@@ -24,7 +24,8 @@ from mudata import MuData
 
 from .cells import DataError, counts_of, modality_kind
 from .ground_truth import raw_joint
-from .preprocessing import centred_log_ratio, components_of, inverse_frequency, log_normalised, tf_idf
+from .normalisation import centred_log_ratio, inverse_frequency, log_normalised, tf_idf
+from .preprocessing import components_of
 
 # %% ../nbs/08_peers.ipynb #953088b4
 @dataclass(frozen=True)

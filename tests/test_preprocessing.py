@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvqvae.cells import DataError
-from cvqvae.preprocessing import (
-    COMPONENTS, ATACComponents, ProteinComponents, RNAComponents, centred_log_ratio, components_of, depth_correlation,
-    inverse_frequency, preprocess, tf_idf,
-)  # fmt: skip
+from cvqvae.components import ATACComponents, ProteinComponents, RNAComponents, depth_correlation
+from cvqvae.normalisation import centred_log_ratio, inverse_frequency, tf_idf
+from cvqvae.preprocessing import COMPONENTS, components_of, preprocess
 from cvqvae.simulation import simulate
 
 FORMS = {
@@ -139,7 +138,7 @@ def test_callers_counts_stay_and_own_components_win():
 MEMORY = textwrap.dedent("""
     import tracemalloc, numpy as np, scipy.sparse as sp
     from anndata import AnnData
-    from cvqvae.preprocessing import ATACComponents
+    from cvqvae.components import ATACComponents
     rng, per = np.random.default_rng(0), 2000
     columns = np.concatenate([np.sort(rng.choice(25000, per, replace=False)) for _ in range(7000)]).astype(np.int32)
     x = sp.csr_matrix((np.ones(columns.size, np.float32), columns, np.arange(7001, dtype=np.int32) * per), (7000, 25000))
