@@ -16,7 +16,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figures import OKABE_ITO, TERMS
+from .curves import TERMS
+from .figures import OKABE_ITO
 from .integration import CVQVAE
 from .quantizer import perplexity
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from .benchmark import write_whole
-from .figures import NAMES, best_rows
 from .metrics import METRICS
+from .score_figures import NAMES, best_rows
 
 # %% ../nbs/08_tables.ipynb #dec00e1d
 ORDER = [*METRICS, "biology", "batch", "score", "score_shared", "op_mean", "foscttm", "label_transfer", "label_transfer_back"]

@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from cvqvae.figures import (
-    best_rows, code_purity, palette, plot_code_usage, plot_history, plot_integration, plot_scores, plot_umaps, save_figure, style_scores,
-    umap_coordinates,
-)  # fmt: skip
+from cvqvae.curves import code_purity, plot_code_usage, plot_history, usage_label
+from cvqvae.figures import MISSING_COLOUR, group_colours, palette, plot_integration, plot_umaps, save_figure, umap_coordinates
 from cvqvae.integration import CVQVAE
+from cvqvae.score_figures import absence_notes, best_rows, plot_scores, style_scores
 from cvqvae.simulation import simulate
 
 TABLE = pd.DataFrame({"nmi": [0.61, 0.70, 0.9], "trajectory": [0.5, np.nan, 0.4], "foscttm": [0.48, 0.03, 0.01]}, index=["raw", "ours", "random"])
@@ -21,7 +20,7 @@ def nothing_left_open():
     assert plt.get_fignums() == []
 
 
-@pytest.mark.parametrize("n_types", [1, 8, 41])
+@pytest.mark.parametrize("n_types", [1, 8, 9, 41])
 def test_every_point_and_every_type_is_drawn(n_types):
     coordinates = np.random.default_rng(0).normal(size=(300, 2))
     types = pd.Series([f"type {i % n_types}" for i in range(300)])
@@ -45,7 +44,53 @@ def test_best_is_bold_and_random_never_is():
     assert best["trajectory"].tolist() == [True, False, False]
     drawn = {text.get_text(): text.get_fontweight() for text in plot_scores(TABLE).axes[0].texts}
     assert drawn["0.700"] == "bold" and drawn["0.900"] == "normal" and "–" in drawn
-    assert style_scores(TABLE).to_html().count("font-weight: bold") == 1
+    html = style_scores(TABLE).to_html()
+    bold = html.split("font-weight: bold")[0].rsplit("}", 1)[-1]  # the selectors before the one bold rule
+    assert html.count("font-weight: bold") == 1 and all(f"row{i}_col{j}" in bold for i, j in ((1, 0), (0, 1), (1, 2)))
+    assert bold.count("#T_") == 3
+
+
+def test_why_a_number_is_missing_stands_below_the_table():
+    columns = ["method", "view", "metric", "group", "value", "reason"]
+    rows = [("raw", "stacked", "trajectory", "biology", np.nan, "no pseudotime"), ("ours", "stacked", "trajectory", "biology", np.nan, "no pseudotime"),
+            ("ours", "joint", "nmi", "biology", np.nan, "no labels")]  # fmt: skip
+    notes = absence_notes(pd.DataFrame(rows, columns=columns), "stacked")
+    assert notes == ["TC: no pseudotime"]
+    assert "no pseudotime" in plot_scores(TABLE, notes=notes).axes[0].get_xlabel()
+
+
+def test_longer_bars_are_better_in_every_column():
+    bars = {round(bar.get_x()): [] for bar in plot_scores(TABLE).axes[0].patches}
+    for bar in plot_scores(TABLE).axes[0].patches:
+        bars[round(bar.get_x())].append(bar.get_width())
+    assert bars[0][1] > bars[0][0] and bars[2][1] > bars[2][0]
+
+
+def test_cells_without_a_label_are_grey_and_named():
+    types = pd.Series(["T", None, "B", np.nan])
+    assert list(group_colours(types).items())[-1] == ("missing", MISSING_COLOUR)
+    figure = plot_umaps({"a": np.zeros((4, 2))}, {"type": types})
+    colours = figure.axes[0].collections[0].get_facecolors()
+    assert np.allclose(colours[:2, :3], 0xDD / 255) and not np.allclose(colours[2:, :3], 0xDD / 255)
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["B", "T", "missing"]
+
+
+def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
+    figure = plot_scores(TABLE)
+
+    def broken(path, **_):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figure, "savefig", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save_figure(figure, tmp_path / "scores")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_picture_suffixes_are_dropped(tmp_path):
+    names = [path.name for name in ("umap.v2", "umap.png") for path in save_figure(plot_scores(TABLE), tmp_path / name)]
+    assert names == ["umap.v2.png", "umap.v2.pdf", "umap.png", "umap.pdf"]
 
 
 def test_a_whole_integration_in_pictures(tmp_path):
@@ -63,5 +108,6 @@ def test_a_whole_integration_in_pictures(tmp_path):
 
 
 def test_purity_of_codes():
-    sizes, purity = code_purity(pd.Series([0, 0, 0, 5]), pd.Series(["a", "a", "b", "b"]))
+    assert usage_label("rna", np.array([3, 3, 3]), 8) == "rna: 3 of 8 codes, perplexity 3"
+    sizes, purity = code_purity(pd.Series([0, 0, 0, 5, 5]), pd.Series(["a", "a", "b", "b", None]))
     assert sizes.tolist() == [3, 1] and np.allclose(purity, [2 / 3, 1])
