@@ -22,10 +22,10 @@ import scipy.sparse as sp
 from mudata import MuData
 
 from . import __version__
-from .baselines import METHODS, Result, fit_method, lacks_components
+from .baselines import METHODS, OWN, Result, fit_method, lacks_components
 from .cells import DataError, counts_of
 from .ground_truth import Truth
-from .metrics import _score_view, with_shared_score
+from .metrics import score_view, with_shared_score
 from .preprocessing import components_of, preprocess
 
 # %% ../nbs/08_benchmark.ipynb #79eadc66
@@ -174,7 +174,7 @@ def scores_of(
     **evaluation,  # of `score_embedding`
 ) -> pd.DataFrame:  # columns view, metric, group, value, reason
     "All scores of one result, and what it cost."
-    tables = [_score_view(result.embeddings, truth, view, seed=seed, **evaluation).assign(view=view) for view in VIEWS]
+    tables = [score_view(result.embeddings, truth, view, seed=seed, **evaluation).assign(view=view) for view in VIEWS]
     cost = [("seconds", "cost", result.seconds, result.note), ("peak_gib", "cost", result.peak_gib, "")]
     tables.append(pd.DataFrame(cost, columns=["metric", "group", "value", "reason"]).assign(view="run"))
     return pd.concat(tables, ignore_index=True)
@@ -192,22 +192,25 @@ def run_benchmark(
     mdata: MuData,  # paired cells with counts; components are computed where there are none
     methods: Sequence[str] = ("cvqvae",),  # in `METHODS`; "raw" and "random" are always added
     seeds: Sequence[int] = (0, 1, 2, 3),
-    out: str | Path = "benchmark",  # folder; results are kept in `out/results`
+    out: str | Path = "benchmark",  # folder of `scores.csv`
     report: Callable = lambda line: None,  # told of each row as it is done, e.g. `print`
+    results: str | Path | None = None,  # folder where results are kept; None: `out/results`
+    peer_seeds: Sequence[int] | None = None,  # of methods that are not of this package; None: `seeds`
     **plan,  # fields of `Plan`
 ) -> pd.DataFrame:  # rows: method, seed, view, metric, group, value, reason
     """Fit and score every method for every seed; an interrupted run is continued where it stopped.
 
     A method that seeds do not change is run for the first seed only. Writes `scores.csv` to `out`. Raises `DataError` for an unknown name.
     """
-    names, seeds, plan = _checked(methods, seeds), list(seeds), Plan(**plan)
+    names, plan = _checked(methods, seeds), Plan(**plan)
+    planned = {name: _seeds_of(name, list(seeds), peer_seeds) for name in names}
     if lacks_components(mdata):
         preprocess(mdata, batch_key=plan.batch_key)
     truth = Truth.from_mudata(mdata, plan.batch_key, plan.labels_key, plan.ignore_labels)
-    comparison = Comparison(mdata, truth, plan, Path(out))
+    comparison = Comparison(mdata, truth, plan, Path(results or Path(out) / "results"))
     tables = []
-    for name in names:
-        for seed in seeds if METHODS[name].seeded else seeds[:1]:
+    for name, own_seeds in planned.items():
+        for seed in own_seeds:
             tables.append(comparison.row(name, seed).assign(method=name, seed=seed))
             report(_line(tables[-1]))
     scores = with_shared(pd.concat(tables, ignore_index=True)[COLUMNS])
@@ -221,6 +224,12 @@ def _checked(methods: Sequence[str], seeds: Sequence[int]) -> list[str]:
     if not len(seeds):
         raise DataError("a comparison needs at least one seed")
     return [name for name in METHODS if name in {*methods, "raw", "random"}]
+
+
+def _seeds_of(name: str, seeds: list[int], peer_seeds: Sequence[int] | None) -> list[int]:
+    ours = name in OWN or name in ("raw", "random")
+    chosen = seeds if ours or peer_seeds is None else list(peer_seeds)
+    return chosen if METHODS[name].seeded else chosen[:1]
 
 
 def _line(rows: pd.DataFrame) -> str:
@@ -237,9 +246,9 @@ class Comparison:
         mdata: MuData,  # after `preprocess`
         truth: Truth,  # what is known about the cells
         plan: Plan,
-        out: Path,  # results are kept in `out/results`
+        folder: Path,  # results are kept here
     ):
-        self.mdata, self.truth, self.plan, self.folder = mdata, truth, plan, out / "results"
+        self.mdata, self.truth, self.plan, self.folder = mdata, truth, plan, folder
         self.identity, self.truth_hash = cells_hash(mdata, plan.batch_key), truth_hash(truth)
 
     def stem(self, method: str, seed: int) -> Path:
@@ -277,10 +286,10 @@ def kept_results(
     mdata: MuData,  # as given to `run_benchmark`
     methods: Sequence[str],  # in `METHODS`
     seed: int = 0,
-    out: str | Path = "benchmark",  # folder
+    results: str | Path = "benchmark/results",  # folder where results are kept
     **plan,  # fields of `Plan`, as given to `run_benchmark`
 ) -> dict[str, Result]:  # method -> result; what failed or never ran is left out
     "The kept results of one seed; a method that seeds do not change is kept under the first seed alone."
     plan, identity = Plan(**plan), cells_hash(mdata, Plan(**plan).batch_key)
-    found = {name: load_result(plan.stem(Path(out) / "results", identity, name, seed)) for name in methods}
+    found = {name: load_result(plan.stem(Path(results), identity, name, seed)) for name in methods}
     return {name: result for name, result in found.items() if result is not None}

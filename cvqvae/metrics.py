@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'OPEN_PROBLEMS', 'mean_of', 'totals', 'score_embedding', 'references', 'with_shared_score', 'evaluate',
-           'score_table']
+           'score_view', 'score_table']
 
 # %% ../nbs/06_metrics.ipynb #54d7e3ad
 import numpy as np
@@ -215,12 +215,12 @@ def evaluate(
     tables = []
     for method, parts in (methods | references(truth, width, seed)).items():
         for view in views:
-            tables.append(_score_view(parts, truth, view, seed=seed, **options).assign(method=method, view=view))
+            tables.append(score_view(parts, truth, view, seed=seed, **options).assign(method=method, view=view))
     columns = ["method", "view", "metric", "group", "value", "reason"]
     return with_shared_score(pd.concat(tables, ignore_index=True)[columns])
 
 # %% ../nbs/06_metrics.ipynb #47c66923
-def _score_view(
+def score_view(
     parts: dict,  # "first", "second", "joint" -> [n, d]
     truth: Truth,  # what is known about the n cells
     view: str,  # "joint" or "stacked"

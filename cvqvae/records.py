@@ -21,7 +21,7 @@ from .downloads import sha256_of
 from .parameters import Parameters, source_of
 
 # %% ../nbs/09_records.ipynb #e3cb1a51
-_RECORDED = ("cvqvae", "torch", "numpy", "scipy", "scikit-learn", "anndata", "mudata", "scanpy", "scib", "umap-learn")
+_RECORDED = ("cvqvae", "torch", "numpy", "scipy", "scikit-learn", "anndata", "mudata", "scanpy", "scib", "umap-learn", "harmonypy", "muon", "mofapy2", "scvi-tools", "scglue")
 
 
 def versions() -> dict[str, str]:  # name -> version, of Python and of what decides about numbers
@@ -57,14 +57,15 @@ def record_of(
     parameters: Parameters,  # as given
     used: dict,  # parameters of the notebook
     started: float,  # time.time() at the start
+    report: str = "integrate",  # the analysis
 ) -> dict:  # plain values
     "What is written to `run.json`."
     return {
-        "analysis": "integrate",
+        "analysis": report,
         "command": sys.argv,
         "given": parameters.given(),
         "parameters": used,
-        "seed": used["seed"],
+        "seed": used.get("seed", used.get("seeds")),
         "versions": versions(),
         "data_sha256": hashes(parameters),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),

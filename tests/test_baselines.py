@@ -133,7 +133,7 @@ def test_quiet_peers_leave_logging_as_it_was(capsys):
 def test_an_interrupted_comparison_goes_on(cells, plan, tmp_path, monkeypatch):
     fitted, fit = [], benchmark.fit_method
     one = pd.DataFrame([("score", "total", 0.5, "")], columns=["metric", "group", "value", "reason"])
-    monkeypatch.setattr(benchmark, "_score_view", lambda *args, **options: one)  # the real scores are slow, and not the question here
+    monkeypatch.setattr(benchmark, "score_view", lambda *args, **options: one)  # the real scores are slow, and not the question here
 
     def fit_two_then_stop(name, *args, **options):
         if len(fitted) == 2:
@@ -297,7 +297,7 @@ def test_units_are_those_that_feed_a_decoder(cells, variant, sources):
 
 def test_kept_results_are_plain_files(cells, plan, tmp_path):
     run_benchmark(cells, ["cvqvae-paper"], (0,), tmp_path, **plan)
-    found = kept_results(cells, ["raw", "cvqvae-paper", "clue"], 0, tmp_path, **plan)
+    found = kept_results(cells, ["raw", "cvqvae-paper", "clue"], 0, tmp_path / "results", **plan)
     assert list(found) == ["raw", "cvqvae-paper"] and isinstance(found["raw"], Result)
     record = json.loads(next((tmp_path / "results").glob("cvqvae-paper*.json")).read_text())
     assert record["note"] == "2 epochs" and len(record["tables"]["history"]["epoch"]) == 2

@@ -1,6 +1,7 @@
 """The command: help, refusals before any work, one real run, and a run that fails."""
 
 import json
+import shutil
 
 import anndata as ad
 import mudata
@@ -9,7 +10,8 @@ import pytest
 
 from cvqvae import runs
 from cvqvae.cells import DataError
-from cvqvae.parameters import Parameters, checked, read_parameters
+from cvqvae.command import command_line, main
+from cvqvae.parameters import REPORTS, Parameters, checked, fields_of, read_parameters
 from cvqvae.simulation import simulate
 
 
@@ -27,14 +29,14 @@ def files(tmp_path_factory):
 def run(files):
     out = files / "run"
     flags = ["--rna", files / "rna.h5ad", "--atac", files / "atac.h5ad", "--batch", "batch", "--labels", "cell_type"]
-    code = runs.main(["integrate", *map(str, flags), "--epochs", "2", "--components", "10", "--seed", "3", "--out", str(out)])
+    code = main(["integrate", *map(str, flags), "--epochs", "2", "--components", "10", "--seed", "3", "--out", str(out)])
     assert code == 0
     return out
 
 
 def test_help_is_for_people(capsys):
     with pytest.raises(SystemExit) as stop:
-        runs.main(["integrate", "--help"])
+        main(["integrate", "--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
     for flag in "--rna --atac --adt --mudata --dataset --batch --labels --preset --epochs --components --seed --out --params".split():
@@ -45,7 +47,7 @@ def test_help_is_for_people(capsys):
 @pytest.mark.parametrize("arguments", [["--preset", "nonsense"], ["--epochs", "many"], ["--unknown"]])
 def test_bad_flags_exit_with_2(arguments):
     with pytest.raises(SystemExit) as stop:
-        runs.main(["integrate", *arguments])
+        main(["integrate", *arguments])
     assert stop.value.code == 2
 
 
@@ -63,14 +65,14 @@ def test_bad_flags_exit_with_2(arguments):
 )
 def test_bad_input_exits_with_2_and_leaves_nothing(files, tmp_path, capsys, arguments, message):
     out = tmp_path / "out"
-    assert runs.main(["integrate", *(a.format(files) for a in arguments), "--out", str(out)]) == 2
+    assert main(["integrate", *(a.format(files) for a in arguments), "--out", str(out)]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert runs.main(["integrate", "--out", str(tmp_path)]) == 2
+    assert main(["integrate", "--out", str(tmp_path)]) == 2
     assert "already exists" in capsys.readouterr().err
 
 
@@ -91,7 +93,7 @@ def test_flags_win_over_the_file(tmp_path):
     from cvqvae.parameters import from_flags
 
     (tmp_path / "p.yaml").write_text("epochs: 3\nseed: 5\ndataset: bmmc-cite")
-    flags = runs.command_line().parse_args(["integrate", "--params", str(tmp_path / "p.yaml"), "--epochs", "7", "--mudata", "/x.h5mu"])
+    flags = command_line().parse_args(["integrate", "--params", str(tmp_path / "p.yaml"), "--epochs", "7", "--mudata", "/x.h5mu"])
     assert from_flags(flags).given() == {"mudata": "/x.h5mu", "epochs": 7, "seed": 5}
 
 
@@ -130,23 +132,66 @@ def test_the_report_folds_its_code_and_shows_pictures(run):
 
 def test_two_runs_are_never_mixed(run, files):
     with pytest.raises(DataError, match="already exists"):
-        runs.integrate(Parameters(), run)
+        runs.run_analysis("integrate", Parameters(), run)
 
 
 def test_without_labels_or_batch(files, tmp_path):
-    out = runs.integrate(checked({"rna": str(files / "rna.h5ad"), "atac": str(files / "atac.h5ad"), "epochs": 1, "components": 10}), tmp_path / "plain")
+    out = runs.run_analysis("integrate", checked({"rna": str(files / "rna.h5ad"), "atac": str(files / "atac.h5ad"), "epochs": 1, "components": 10}), tmp_path / "plain")
     scores = pd.read_csv(out / "scores.csv")
     absent = scores[(scores["metric"] == "nmi") & (scores["method"] == "cvqvae")]
     assert absent["value"].isna().all() and absent["reason"].str.contains("no column was named").all()
 
 
+@pytest.fixture(scope="module")
+def comparison(files):
+    flags = ["--rna", files / "rna.h5ad", "--atac", files / "atac.h5ad", "--batch", "batch", "--labels", "cell_type", "--methods", "cvqvae,totalvi"]
+    flags += ["--seeds", "0,1", "--epochs", "2", "--components", "10", "--resolutions", "3", "--out", files / "compared"]
+    assert main(["benchmark", *map(str, flags)]) == 0
+    return files / "compared"
+
+
+def test_a_comparison_leaves_tables_and_keeps_its_results_beside_it(comparison):
+    names = {path.name for path in comparison.iterdir()}
+    assert names == {"benchmark.ipynb", "benchmark.html", "scores.csv", "tables", "figures", "run.json"}
+    scores = pd.read_csv(comparison / "scores.csv")
+    assert set(scores["method"]) == {"raw", "random", "cvqvae", "totalvi"} and set(scores["seed"]) == {0, 1}
+    refused = scores[(scores["method"] == "totalvi") & scores["value"].isna()]
+    assert len(refused) and refused["reason"].str.contains("protein|not installed").all()
+    assert len(list((comparison.parent / "results").glob("cvqvae-*.npz"))) == 2
+    assert json.loads((comparison / "run.json").read_text())["seed"] == "0,1"
+
+
+def test_an_interrupted_comparison_goes_on_from_what_is_kept(comparison, monkeypatch, files):
+    kept = {path: path.stat().st_mtime_ns for path in (comparison.parent / "results").iterdir()}
+    shutil.rmtree(comparison)
+    flags = ["--rna", files / "rna.h5ad", "--atac", files / "atac.h5ad", "--batch", "batch", "--labels", "cell_type", "--methods", "cvqvae"]
+    flags += ["--seeds", "0,1", "--epochs", "2", "--components", "10", "--resolutions", "3", "--out", comparison]
+    assert main(["benchmark", *map(str, flags)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (comparison.parent / "results").iterdir()} == kept
+
+
+@pytest.mark.parametrize("arguments, message", [(["--methods", "raw,guesswork"], "no guesswork"), (["--seeds", "0,x"], "whole numbers"), (["--max_seconds", "0"], "at least 1")])
+def test_wishes_of_a_comparison_are_checked_first(arguments, message, tmp_path, capsys):
+    assert main(["benchmark", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_declares_what_it_can_be_told(name):
+    cells = json.loads(runs.analysis_path(name).read_text())["cells"]
+    source = next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+    declared = {line.split(" = ")[0] for line in source.splitlines() if " = " in line}
+    assert declared - {"out", "results"} == set(fields_of(name))
+
+
 def test_a_failed_run_says_so_and_exits_with_1(monkeypatch, tmp_path, capsys):
     def fail(name, folder, parameters):
-        (folder / "integrate.ipynb").write_text("{}")
+        (folder / f"{name}.ipynb").write_text("{}")
         raise RuntimeError("the machine caught fire")
 
     monkeypatch.setattr(runs, "execute", fail)
-    assert runs.main(["integrate", "--out", str(tmp_path / "run")]) == 1
+    assert main(["integrate", "--out", str(tmp_path / "run")]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["run-failed"]
     assert "caught fire" in (tmp_path / "run-failed" / "error.txt").read_text()
     assert "caught fire" in capsys.readouterr().err
