@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .batch_offsets import set_batch_offsets
 from .losses import set_modality_weights, set_target_variance
 from .quantizer import VectorQuantizer, perplexity
 
@@ -48,7 +49,7 @@ class Callback:
 
 # %% ../nbs/04_callbacks.ipynb #17a86a2f
 class PrepareModel(Callback):
-    "Before a fresh run: variance of the targets, weights of the modalities, and codebooks at k-means of the encoded cells where configured."
+    "Before a fresh run: variance of the targets, offsets of the batches, weights of the modalities, and codebooks at k-means of the encoded cells where configured."
 
     order = -20
 
@@ -56,7 +57,8 @@ class PrepareModel(Callback):
         if trainer.epoch > 0:
             return
         set_target_variance(trainer.model, trainer.train_data.inputs)
-        set_modality_weights(trainer.model, trainer.train_data.inputs)
+        set_batch_offsets(trainer.model, trainer.train_data.inputs, trainer.train_data.batch)
+        set_modality_weights(trainer.model, trainer.train_data.inputs, trainer.train_data.batch)
         if trainer.config.kmeans_codes:
             self.initialize_codes(trainer)
 

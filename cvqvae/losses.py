@@ -60,8 +60,10 @@ def cosines(
 def reference_rows(
     model: CrossVQVAE,  # knows the variance and the weight of each modality
     inputs: list[Tensor],  # components per modality, float [n, n_inputs[i]]
+    batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
 ) -> Tensor:  # float [n, sum of n_inputs]
-    "All components side by side, each modality scaled to its weight."
+    "All components side by side, without the offsets of the batches, each modality scaled to its weight."
+    inputs = [model.corrected(x, i, batch) for i, x in enumerate(inputs)]
     variance = [getattr(model, f"target_variance_{i}") * x.shape[1] for i, x in enumerate(inputs)]
     weight = [getattr(model, f"modality_weight_{i}") for i in range(len(inputs))]
     return torch.cat([w * x / v.sqrt() for x, v, w in zip(inputs, variance, weight)], 1)
@@ -79,6 +81,7 @@ def loss_terms(
     model: CrossVQVAE,
     output: Output,  # of `model(inputs, batch)`
     inputs: list[Tensor],  # what it was computed from, float [n, n_inputs[i]]
+    batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
 ) -> dict[str, Tensor]:  # "loss" (their weighted sum) first, then the unweighted scalar terms
     "Equation 2: per source its reconstruction and penalty, the alignment, and their weighted sum."
     c = model.config
@@ -100,7 +103,7 @@ def loss_terms(
         terms["distillation"] = distillation(latents, output.latents[JOINT].z)
         total = total + c.lambda_distillation * terms["distillation"]
     if c.lambda_geometry:
-        terms["geometry"] = geometry(output.latents[JOINT].z, reference_rows(model, inputs))
+        terms["geometry"] = geometry(output.latents[JOINT].z, reference_rows(model, inputs, batch))
         total = total + c.lambda_geometry * terms["geometry"]
     return {"loss": total, **terms}
 
@@ -129,9 +132,11 @@ def _explained(block: np.ndarray, others: list[np.ndarray], n_neighbors: int) ->
 def set_modality_weights(
     model: CrossVQVAE,  # changed in place: buffers `modality_weight_i`, mean 1
     inputs: list[Tensor],  # training data per modality, float [n, n_inputs[i]]
+    batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
 ) -> None:
     "Weigh the modalities by their cross-predictability to the configured power."
-    power = model.config.reliability_power
-    weights = np.array(cross_predictability(inputs)) ** power if power else np.ones(len(inputs))
+    power, weights = model.config.reliability_power, np.ones(len(inputs))
+    if power:
+        weights = np.array(cross_predictability([model.corrected(x, i, batch) for i, x in enumerate(inputs)])) ** power
     for i, weight in enumerate(weights / weights.mean()):
         getattr(model, f"modality_weight_{i}").fill_(float(weight))

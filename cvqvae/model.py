@@ -49,6 +49,7 @@ class ModelConfig:
     input_dropout: float = 0.0  # probability, on the components that an encoder reads
     scale_inputs: bool = False  # encoders read, and decoders write, components of unit mean variance
     encoder_batch: bool = True  # the covariate enters the encoders too, not only the decoders
+    batch_offsets: bool = False  # encoders read components from which their batch's offset is taken away
     length_power: float = 0.0  # z is divided by its length to this power: 0 leaves it, 1 puts it on the sphere
     bottleneck: str = "quantized"  # "quantized" or "gaussian" (variant cvae)
     routes: str = "cross"  # what is decoded into what: "cross", "joint" or "all"
@@ -157,6 +158,8 @@ class CrossVQVAE(nn.Module):
         for i in range(len(config.n_inputs)):
             self.register_buffer(f"target_variance_{i}", torch.ones(()))
             self.register_buffer(f"modality_weight_{i}", torch.ones(()))
+            if config.batch_offsets and config.n_batches:
+                self.register_buffer(f"batch_offset_{i}", torch.zeros(config.n_batches, config.n_inputs[i]))
 
     def _build(self, c: ModelConfig) -> None:
         options = dict(skip=c.skip, norm=c.norm)
@@ -204,6 +207,24 @@ def _unit(self: CrossVQVAE, x: Tensor, modality: int, power: float = -0.5) -> Te
 
 
 @patch
+def corrected(
+    self: CrossVQVAE,
+    x: Tensor,  # components of one modality, float [n, n_inputs[modality]]
+    modality: int,  # its position
+    batch: Tensor | None,  # one-hot covariate, float [n, n_batches]
+) -> Tensor:  # the same shape
+    "Components without the offset of their batch, where the configuration asks for it."
+    if batch is None or not self.config.batch_offsets:
+        return x
+    return x - batch @ getattr(self, f"batch_offset_{modality}")
+
+
+@patch
+def _read(self: CrossVQVAE, x: Tensor, modality: int, batch: Tensor | None) -> Tensor:
+    return self._unit(self.corrected(x, modality, batch), modality)
+
+
+@patch
 def _with_batch(self: CrossVQVAE, x: Tensor, batch: Tensor | None) -> Tensor:
     return torch.cat([x, batch], 1) if batch is not None and self.config.encoder_batch else x
 
@@ -216,7 +237,7 @@ def _scaled(self: CrossVQVAE, h: Tensor) -> Tensor:
 
 @patch
 def _encoder_output(self: CrossVQVAE, x: Tensor, modality: int, batch: Tensor | None) -> Tensor:
-    return self._scaled(self.encoders[modality](self._with_batch(self._unit(x, modality), batch)))
+    return self._scaled(self.encoders[modality](self._with_batch(self._read(x, modality, batch), batch)))
 
 
 @patch
@@ -239,7 +260,7 @@ def fuse(
 ) -> Tensor:  # float [n, d]
     "Joint latent before the bottleneck: the mean, a linear map of all outputs, or an encoder of all components."
     if self.config.fusion == "encoder":
-        units = [self._unit(x, i) for i, x in enumerate(inputs)]
+        units = [self._read(x, i, batch) for i, x in enumerate(inputs)]
         return self._scaled(self.fusion(self._with_batch(torch.cat(units, 1), batch)))
     return self.fusion(torch.cat(outputs, 1)) if self.config.fusion == "linear" else torch.stack(outputs).mean(0)
 

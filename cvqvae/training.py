@@ -182,7 +182,7 @@ def compute_terms(self: Trainer, batch: CellData) -> dict[str, Tensor]:
     enabled = self.config.precision == "bfloat16"
     with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
         self.output = self.model(batch.inputs, batch.batch)
-        return loss_terms(self.model, self.output, batch.inputs)
+        return loss_terms(self.model, self.output, batch.inputs, batch.batch)
 
 # %% ../nbs/04_training.ipynb #2816c96c
 def named_means(
