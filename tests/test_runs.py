@@ -170,6 +170,15 @@ def test_an_interrupted_comparison_goes_on_from_what_is_kept(comparison, monkeyp
     assert {path: path.stat().st_mtime_ns for path in (comparison.parent / "results").iterdir()} == kept
 
 
+def test_the_biology_of_a_run_lies_in_one_folder(files, tmp_path):
+    flags = ["--rna", files / "rna.h5ad", "--atac", files / "atac.h5ad", "--labels", "cell_type", "--root", "HSC", "--epochs", "2", "--components", "10"]
+    assert main(["biology", *map(str, flags), "--out", str(tmp_path / "read")]) == 0
+    names = {path.name for path in (tmp_path / "read").iterdir()}
+    assert {"biology.html", "markers-types.csv", "pseudotime.csv", "growth.csv", "label-transfer.csv", "figures", "run.json"} <= names
+    times = pd.read_csv(tmp_path / "read" / "pseudotime.csv", index_col=0)
+    assert len(times) == 120 and {"rna before", "both before", "integrated"} <= set(times)
+
+
 @pytest.mark.parametrize("arguments, message", [(["--methods", "raw,guesswork"], "no guesswork"), (["--seeds", "0,x"], "whole numbers"), (["--max_seconds", "0"], "at least 1")])
 def test_wishes_of_a_comparison_are_checked_first(arguments, message, tmp_path, capsys):
     assert main(["benchmark", *arguments, "--out", str(tmp_path / "out")]) == 2

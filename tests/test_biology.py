@@ -1,0 +1,105 @@
+"""Markers, pseudotime and transferred labels: right on cells whose truth is known, clear where they cannot be had."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from cvqvae.biology import (
+    find_root, gene_expression, growth_tree, marker_table, plot_genes, pseudotime, reliability, space_graph, specific_genes, transfer_labels,
+)  # fmt: skip
+from cvqvae.cells import DataError
+from cvqvae.simulation import simulate
+
+
+@pytest.fixture(scope="module")
+def mdata():
+    return simulate(n_cells=400, seed=4)
+
+
+@pytest.fixture(scope="module")
+def chain():
+    rng = np.random.default_rng(0)
+    truth = np.sort(rng.uniform(0, 3, 300))
+    z = np.column_stack([truth * 10, rng.normal(0, 0.3, (300, 4))])
+    groups = pd.Series(np.array(["early", "middle", "late"])[np.minimum(truth.astype(int), 2)], index=[f"c{i}" for i in range(300)])
+    return z, groups, pd.Series(truth, index=groups.index)
+
+
+def test_a_planted_marker_is_found_first(mdata):
+    expression = gene_expression(mdata)
+    groups = pd.Series(np.where(np.arange(400) < 60, "few", "many"), index=mdata.obs_names)
+    planted = expression.copy()
+    column = planted.var_names[7]
+    values = planted.X.tolil()
+    values[:, 7] = np.where(np.arange(400) < 60, 3.0, 0.0)[:, None]
+    planted.X = values.tocsr()
+    table = marker_table(planted, groups)
+    first = table[table["group"] == "few"].iloc[0]
+    assert first["gene"] == column and first["share_in"] == 1 and first["share_out"] == 0
+    assert specific_genes(table, 1) == [column]
+
+
+def test_cells_without_a_type_and_small_types_have_no_markers(mdata):
+    types = mdata.obs["cell_type"].astype(object).copy()
+    types[types == "HSC"] = None
+    rare = types.index[types == "Monocyte"][:-3]
+    types[rare] = "Naive B"
+    table = marker_table(gene_expression(mdata), types)
+    assert not {"HSC", "None", "nan", "Monocyte"} & set(table["group"])
+
+
+def test_unknown_genes_are_named(mdata):
+    with pytest.raises(DataError, match="NOSUCHGENE"):
+        plot_genes(np.zeros((400, 2)), gene_expression(mdata), ["NOSUCHGENE"])
+
+
+def test_markers_need_rna(mdata):
+    only = type(mdata)({"atac": mdata["atac"]})
+    with pytest.raises(DataError, match="need RNA"):
+        gene_expression(only)
+
+
+def test_pseudotime_follows_a_chain_and_its_arrows_point_forward(chain):
+    z, groups, truth = chain
+    space = space_graph(z, groups)
+    time = pseudotime(space, "early")
+    assert time.corr(truth, method="spearman") > 0.95 and time.min() == 0 and time.max() == 1
+    assert pseudotime(space, "late").corr(truth, method="spearman") < -0.95
+    tree = growth_tree(space, time)
+    assert set(zip(tree["source"], tree["target"])) == {("early", "middle"), ("middle", "late")}
+
+
+def test_an_island_has_no_pseudotime(chain):
+    z, groups, _ = chain
+    far = np.vstack([z, z[:40] + 1e4])
+    named = pd.concat([groups, pd.Series("island", index=[f"i{i}" for i in range(40)])])
+    space = space_graph(far, named)
+    time = pseudotime(space, "early")
+    assert time[named == "island"].isna().all() and time[named != "island"].notna().all()
+    assert "island" not in set(growth_tree(space, time)[["source", "target"]].to_numpy().ravel())
+
+
+def test_the_root_is_given_by_a_reference_or_guessed_and_said_so(mdata):
+    types = mdata.obs["cell_type"].astype(str)
+    assert find_root(mdata, types, mdata.obs["pseudotime"])[0] == "HSC"
+    name, how = find_root(mdata, types)
+    assert name in set(types) and how.startswith("guessed")
+
+
+def test_confident_labels_are_right_more_often():
+    rng = np.random.default_rng(0)
+    labels = pd.Series(rng.choice(["a", "b"], 2000))
+    z = labels.map({"a": 0.0, "b": 1.5}).to_numpy()[:, None] + rng.normal(size=(2000, 1))
+    found = transfer_labels(z[:1000], labels[:1000], z[1000:])
+    table = reliability(found, labels[1000:])
+    assert table["cells"].sum() == 1000 and list(table.index) == ["0.0 to 0.5", "0.5 to 0.7", "0.7 to 0.9", "0.9 to 1.0"]
+    assert table["accuracy"].dropna().is_monotonic_increasing
+    assert np.allclose(table.loc["0.9 to 1.0", ["confidence", "accuracy"]].astype(float), 0.95, atol=0.08)
+
+
+def test_expression_is_normalised_and_leaves_the_cells_alone(mdata):
+    before = mdata["rna"].X.copy()
+    expression = gene_expression(mdata, least_share=0)
+    assert isinstance(expression, AnnData) and np.allclose(np.expm1(expression.X).sum(1), 1e4, rtol=1e-3)
+    assert (mdata["rna"].X != before).nnz == 0
