@@ -49,7 +49,7 @@ class Callback:
 
 # %% ../nbs/04_callbacks.ipynb #17a86a2f
 class PrepareModel(Callback):
-    "Before a fresh run: variance of the targets, offsets of the batches, weights of the modalities, and codebooks at k-means of the encoded cells where configured."
+    "Before a fresh run: target variances, batch offsets, weights of the modalities, and codebooks at k-means of the encoded cells where configured."
 
     order = -20
 

@@ -18,11 +18,14 @@ from .runs import run_analysis
 _CELLS = """Paired cells are two .h5ad files with the same cells (--rna and --atac, or --rna and --adt), one file with both (--mudata), or a data
 set by name (--dataset). Without any of them the embedded demo (simulated cells) is used."""
 _ABOUT = {
-    "integrate": "Integrate paired single-cell data: two kinds of measurement of the same cells, RNA with chromatin accessibility\nor RNA with surface proteins, in one space.",
-    "benchmark": "Compare methods of integration on the same cells: every score of the paper's tables over several seeds, with\nthe seconds and the memory that each method took.",
+    "integrate": """Integrate paired single-cell data: two kinds of measurement of the same cells, RNA with chromatin accessibility
+or RNA with surface proteins, in one space.""",
+    "benchmark": """Compare methods of integration on the same cells: every score of the paper's tables over several seeds, with
+the seconds and the memory that each method took.""",
     "ablation": "Compare the four variants of the method (the paper's Table 3 and Figure 10) and measure posterior collapse.",
-    "biology": "What the integrated space says about the cells: marker genes, pseudotime, and what the discrete codes stand for\n(the paper's Figures 5, 6 and 9).",
-}  # fmt: skip
+    "biology": """What the integrated space says about the cells: marker genes, pseudotime, and what the discrete codes stand for
+(the paper's Figures 5, 6 and 9).""",
+}
 _EXAMPLES = {
     "integrate": """examples:
   cvqvae integrate

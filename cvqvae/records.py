@@ -21,7 +21,8 @@ from .downloads import sha256_of
 from .parameters import Parameters, source_of
 
 # %% ../nbs/09_records.ipynb #e3cb1a51
-_RECORDED = ("cvqvae", "torch", "numpy", "scipy", "scikit-learn", "anndata", "mudata", "scanpy", "scib", "umap-learn", "harmonypy", "muon", "mofapy2", "scvi-tools", "scglue")
+_RECORDED = ("cvqvae", "torch", "numpy", "scipy", "scikit-learn", "anndata", "mudata", "scanpy", "scib", "umap-learn",
+             "harmonypy", "muon", "mofapy2", "scvi-tools", "scglue")
 
 
 def versions() -> dict[str, str]:  # name -> version, of Python and of what decides about numbers

@@ -136,7 +136,8 @@ def test_two_runs_are_never_mixed(run, files):
 
 
 def test_without_labels_or_batch(files, tmp_path):
-    out = runs.run_analysis("integrate", checked({"rna": str(files / "rna.h5ad"), "atac": str(files / "atac.h5ad"), "epochs": 1, "components": 10}), tmp_path / "plain")
+    said = checked({"rna": str(files / "rna.h5ad"), "atac": str(files / "atac.h5ad"), "epochs": 1, "components": 10})
+    out = runs.run_analysis("integrate", said, tmp_path / "plain")
     scores = pd.read_csv(out / "scores.csv")
     absent = scores[(scores["metric"] == "nmi") & (scores["method"] == "cvqvae")]
     assert absent["value"].isna().all() and absent["reason"].str.contains("no column was named").all()
@@ -179,7 +180,10 @@ def test_the_biology_of_a_run_lies_in_one_folder(files, tmp_path):
     assert len(times) == 120 and {"rna before", "both before", "integrated"} <= set(times)
 
 
-@pytest.mark.parametrize("arguments, message", [(["--methods", "raw,guesswork"], "no guesswork"), (["--seeds", "0,x"], "whole numbers"), (["--max_seconds", "0"], "at least 1")])
+WISHES = [(["--methods", "raw,guesswork"], "no guesswork"), (["--seeds", "0,x"], "whole numbers"), (["--max_seconds", "0"], "at least 1")]
+
+
+@pytest.mark.parametrize("arguments, message", WISHES)
 def test_wishes_of_a_comparison_are_checked_first(arguments, message, tmp_path, capsys):
     assert main(["benchmark", *arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
