@@ -1,0 +1,50 @@
+"""Kept-back cells never reach the model, and their scores are those of their own embedding."""
+
+import numpy as np
+import pytest
+
+from cvqvae import held_out
+from cvqvae.cells import DataError
+from cvqvae.held_out import held_out_scores, keep_back
+from cvqvae.simulation import simulate
+
+SMALL = dict(hidden=(16,), n_latent=8, n_codes=16, n_components=8, epochs=3, device="cpu", evaluation={"resolutions": 2})
+
+
+@pytest.fixture(scope="module")
+def mdata():
+    return simulate(n_cells=240, seed=2, n_genes=300, n_peaks=500)
+
+
+def test_both_parts_hold_every_cell_once(mdata):
+    train, back = keep_back(mdata, 0.3, seed=1)
+    assert sorted([*train.obs_names, *back.obs_names]) == sorted(mdata.obs_names) and back.n_obs == round(0.3 * mdata.n_obs)
+    assert not keep_back(mdata, 0.3, seed=2)[1].obs_names.equals(back.obs_names)
+
+
+@pytest.mark.parametrize("wish", [dict(share=0), dict(share=1), dict(batch="batch9", batch_key="batch")])
+def test_a_part_without_cells_is_refused(mdata, wish):
+    with pytest.raises(DataError, match="keeps back"):
+        keep_back(mdata, **wish)
+
+
+def test_the_model_is_fitted_on_the_training_cells_alone(mdata, monkeypatch):
+    seen = []
+    original = held_out.CVQVAE
+
+    class Spy(original):
+        def __init__(self, data, **settings):
+            seen.append(set(data.obs_names))
+            super().__init__(data, **settings)
+
+    monkeypatch.setattr(held_out, "CVQVAE", Spy)
+    scores = held_out_scores(mdata, 0.25, batch_key="batch", labels_key="cell_type", **SMALL)
+    assert len(seen) == 1 and seen[0].isdisjoint(keep_back(mdata, 0.25)[1].obs_names)
+    assert set(scores["method"]) == {"cvqvae", "raw", "random"}
+    crossed = scores[scores["group"] == "held-out"]
+    assert set(crossed["metric"]) == {"rna_to_atac", "atac_to_rna"} and crossed["value"].between(0, 1).all()
+
+
+def test_the_same_seed_gives_the_same_scores(mdata):
+    runs = [held_out_scores(mdata, batch="batch2", batch_key="batch", **SMALL) for _ in range(2)]
+    assert np.array_equal(runs[0]["value"], runs[1]["value"], equal_nan=True)
