@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import psutil
+import torch
 from anndata import AnnData
 from mudata import MuData
 
 from .callbacks import Callback, StopTraining
 from .cells import DataError, modality_kind
 from .collapse import collapse_table, unit_table
-from .ground_truth import Truth
 from .generative import GENERATIVE
+from .ground_truth import Truth
 from .integration import CVQVAE
 from .metrics import references
 from .peers import PEERS, Task
@@ -204,6 +205,9 @@ class Result:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # of our own methods: "history", "collapse", "units"
 
 
+_THREADS = torch.get_num_threads()  # of the start: numba's threads, at work in every UMAP and neighbour graph, change the number for all of OpenMP
+
+
 def fit_method(
     name: str,  # in `METHODS`
     mdata: MuData,  # paired cells, raw counts
@@ -222,6 +226,7 @@ def fit_method(
     if lacks_components(mdata):
         preprocess(mdata, batch_key=batch_key)
     task = Task(mdata, batch_key, seed, max_seconds, epochs, options)
+    torch.set_num_threads(_THREADS)
     with measured() as cost:
         embeddings, note, *tables = METHODS[name].fit(task)
     _check(embeddings, mdata.n_obs)
