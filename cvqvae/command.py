@@ -8,6 +8,8 @@ __all__ = ['command_line', 'main']
 # %% ../nbs/09_command.ipynb #aad1bb37
 import argparse
 import sys
+import warnings
+from contextlib import contextmanager
 
 from . import __version__
 from .cells import DataError
@@ -75,7 +77,8 @@ def main(
     "The command `cvqvae`."
     flags = command_line().parse_args(argv)
     try:
-        folder = run_analysis(flags.analysis, from_flags(flags, flags.analysis), flags.out)
+        with _short_warnings():
+            folder = run_analysis(flags.analysis, from_flags(flags, flags.analysis), flags.out)
     except KeyboardInterrupt as stop:
         return _failed("stopped", stop, 130)
     except DataError as error:
@@ -84,6 +87,16 @@ def main(
         return _failed(_last_line(error), error, 1)
     print(f"\nThe report: {folder / flags.analysis}.html\nEverything else lies beside it in {folder}")
     return 0
+
+
+@contextmanager
+def _short_warnings():
+    "Within it a warning is one line for people, without file and source line."
+    with warnings.catch_warnings():
+        for noise in ("pkg_resources is deprecated", "The pynvml package"):
+            warnings.filterwarnings("ignore", message=noise)
+        warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+        yield
 
 
 def _failed(

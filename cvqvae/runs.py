@@ -185,6 +185,8 @@ def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
 
 
 def _known_methods(parameters: Parameters) -> None:
+    if parameters.methods is None:
+        return
     from cvqvae.baselines import METHODS
 
     if unknown := [name for name in names_of(parameters.methods) if name not in METHODS]:

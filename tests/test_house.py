@@ -106,6 +106,12 @@ def test_no_pickle_and_no_star_imports(path):
     assert not re.search(r"^from .+ import \*", text, flags=re.M)
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_the_oldest_python_can_read_it(path):
+    oldest = re.search(r"\d+\.(\d+)", settings()["min_python"])
+    ast.parse(path.read_text(), feature_version=(3, int(oldest[1])))
+
+
 def test_the_package_does_not_import_nbdev():
     program = "import sys, cvqvae.runs, cvqvae.integration; print([m for m in sys.modules if m.startswith(('nbdev', 'pytest'))])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
