@@ -78,7 +78,8 @@ def score_summary(
     columns = {}
     for name, scores in runs.items():
         joint, stacked, cost = (mean_and_spread(scores, view)[0] for view in ("joint", "stacked", "run"))
-        found = pd.DataFrame({"joint": joint.get("score"), "stacked": stacked.get("score"), "foscttm": stacked.get("foscttm")})
+        wanted = {"joint": joint.get("score"), "stacked": stacked.get("score"), "foscttm": stacked.get("foscttm")}
+        found = pd.DataFrame(wanted, index=joint.index, dtype=float)
         found = found.drop(index="random", errors="ignore")
         best = best_rows(found)
         for column in found:
