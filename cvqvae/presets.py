@@ -23,7 +23,7 @@ class Preset:
 # %% ../nbs/05_presets.ipynb #d2185252
 NETWORKS = {
     **{"hidden": (256,), "decoder_hidden": (128,), "joint_hidden": (), "skip": False, "linear_skip": True, "norm": "layer"},
-    **{"n_latent": 64, "dropout": 0.1, "scale_inputs": True, "encoder_batch": False, "batch_offsets": True, "routes": "all", "fusion": "encoder"},
+    **{"n_latent": 64, "scale_inputs": True, "encoder_batch": False, "batch_offsets": True, "routes": "all", "fusion": "encoder"},
 }
 
 # %% ../nbs/05_presets.ipynb #f4358460
