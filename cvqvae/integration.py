@@ -142,7 +142,7 @@ def latents(
 @torch.no_grad()
 def _encode_block(self: CVQVAE, cells: CellData) -> dict[int | str, Latent]:
     cells = cells.to(self.device)
-    return self.module.encode_all(cells.inputs, cells.batch)
+    return self.module.embed_all(cells.inputs, cells.batch)
 
 
 @patch

@@ -51,6 +51,7 @@ class ModelConfig:
     encoder_batch: bool = True  # the covariate enters the encoders too, not only the decoders
     batch_offsets: bool = False  # encoders read components from which their batch's offset is taken away
     length_power: float = 0.0  # z is divided by its length to this power: 0 leaves it, 1 puts it on the sphere
+    consensus: bool = False  # the joint embedding is the mean of the joint latent and of the modalities' latents, by their weights
     bottleneck: str = "quantized"  # "quantized" or "gaussian" (variant cvae)
     routes: str = "cross"  # what is decoded into what: "cross", "joint" or "all"
     fusion: str | None = None  # joint latent: None (mean, not trained), "mean", "linear", or "encoder" of its own
@@ -274,6 +275,23 @@ def encode_all(
     "Latents of all modalities and the joint one; what is not a source of any route has z alone while training."
     outputs = [self._encoder_output(x, i, batch) for i, x in enumerate(inputs)]
     return {s: self._latent(s, h) for s, h in [*enumerate(outputs), (JOINT, self.fuse(outputs, inputs, batch))]}
+
+
+@patch
+def embed_all(
+    self: CrossVQVAE,
+    inputs: list[Tensor],  # components per modality, float [n, n_inputs[i]]
+    batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
+) -> dict[int | str, Latent]:  # per modality position, and "joint"
+    "What a trained model says of cells: as `encode_all`, and the joint latent is the consensus where that is configured."
+    latents = self.encode_all(inputs, batch)
+    if not self.config.consensus:
+        return latents
+    weights = [getattr(self, f"modality_weight_{i}") for i in range(len(inputs))]
+    total = latents[JOINT].z + sum(w * latents[i].z for i, w in enumerate(weights))
+    z = total / (1 + sum(weights))
+    gaussian = self.config.bottleneck == "gaussian"  # its bottleneck reads a variance, too
+    return latents | {JOINT: Latent(z, z, None, None) if gaussian else self._latent(JOINT, z)}
 
 
 @patch
