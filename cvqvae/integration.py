@@ -22,8 +22,9 @@ from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
 from .cells import DataError, modality_kind
 from .checkpoints import Checkpoint, ResumeFrom
+from .configuration import ModelConfig
 from .containers import as_mudata, batch_labels, concatenate, one_hot, storable, write_latent
-from .model import JOINT, CrossVQVAE, Latent, ModelConfig
+from .model import JOINT, CrossVQVAE, Latent
 from .preprocessing import COMPONENTS, components_of, preprocess
 from .presets import Preset, resolve_preset
 from .storage import FORMAT, load_folder, load_weights, part_of, save_folder

@@ -8,7 +8,7 @@ __all__ = ['NETWORKS', 'LOSSES', 'CODES', 'SCHEDULE', 'PRESETS', 'FIXED', 'PREPR
 # %% ../nbs/05_presets.ipynb #4f0eb2d9
 from dataclasses import dataclass, field, fields
 
-from .model import VARIANTS, ModelConfig
+from .configuration import VARIANTS, ModelConfig
 from .training import TrainingConfig
 
 # %% ../nbs/05_presets.ipynb #cc6c1e1d

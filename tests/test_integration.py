@@ -12,10 +12,10 @@ from local_data import DATA, needs_data
 
 from cvqvae.alignment import foscttm
 from cvqvae.cells import DataError
+from cvqvae.configuration import VARIANTS
 from cvqvae.containers import one_hot
 from cvqvae.datasets import load_dataset
 from cvqvae.integration import CVQVAE
-from cvqvae.model import VARIANTS
 from cvqvae.presets import PRESETS, resolve_preset
 from cvqvae.simulation import simulate
 

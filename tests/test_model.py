@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from cvqvae.configuration import VARIANTS, ModelConfig
 from cvqvae.losses import loss_terms, set_target_variance
-from cvqvae.model import JOINT, VARIANTS, CrossVQVAE, ModelConfig, routes_of
+from cvqvae.model import JOINT, CrossVQVAE, routes_of
 
 SMALL = dict(hidden=(16, 12, 8), n_latent=4, n_codes=16)
 

@@ -12,7 +12,7 @@ import torch
 from cvqvae.batches import CellData, batches_of, split_rows
 from cvqvae.callbacks import Callback, DivergedError, EarlyStopping
 from cvqvae.checkpoints import Checkpoint, ResumeFrom
-from cvqvae.model import CrossVQVAE, ModelConfig
+from cvqvae.model import CrossVQVAE
 from cvqvae.training import Trainer, TrainingConfig
 
 PROGRAM = textwrap.dedent("""
@@ -20,7 +20,8 @@ PROGRAM = textwrap.dedent("""
     from safetensors.torch import save_file
     from cvqvae.batches import CellData
     from cvqvae.checkpoints import Checkpoint, ResumeFrom
-    from cvqvae.model import CrossVQVAE, ModelConfig
+    from cvqvae.configuration import ModelConfig
+    from cvqvae.model import CrossVQVAE
     from cvqvae.training import Trainer, TrainingConfig
 
     checkpoint, result = sys.argv[1:]
