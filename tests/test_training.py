@@ -12,6 +12,7 @@ import torch
 from cvqvae.batches import CellData, batches_of, split_rows
 from cvqvae.callbacks import Callback, DivergedError, EarlyStopping
 from cvqvae.checkpoints import Checkpoint, ResumeFrom
+from cvqvae.configuration import ModelConfig
 from cvqvae.model import CrossVQVAE
 from cvqvae.training import Trainer, TrainingConfig
 
