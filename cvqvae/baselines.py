@@ -29,6 +29,8 @@ from .integration import CVQVAE
 from .metrics import references
 from .peers import PEERS, Task
 from .preprocessing import COMPONENTS, components_of, preprocess
+from .scdart import fit_scdart
+from .scjoint import fit_scjoint
 from .training import Trainer
 
 # %% ../nbs/08_baselines.ipynb #b4b41573
@@ -177,6 +179,8 @@ METHODS = {
     "cvae": _own("cvae", "no quantizer, Gaussian posterior"),
     "cvqvae-avg": _own("cvqvae-avg", "decodes the mean of both latents"),
     "cvqvae-lin": _own("cvqvae-lin", "decodes a linear map of both latents"),
+    "scjoint": Method(fit_scjoint, "gene activity, told the cell types; needs an annotation", "Lin 2022, Nat Biotechnol", uses_labels=True),
+    "scdart": Method(fit_scdart, "gene activity learned, unpaired; needs an annotation", "Zhang 2022, Genome Biol"),
     "harmony": Method(PEERS["harmony"], "cluster-wise batch correction", "Korsunsky 2019, Nat Methods"),
     "wnn": Method(PEERS["wnn"], "weighted nearest neighbours, diffusion map", "Hao 2021, Cell"),
     "mofa": Method(PEERS["mofa"], "linear factors, groups are batches", "Argelaguet 2020, Genome Biol"),

@@ -59,6 +59,7 @@ class Parameters:
     seed: int = option("the same seed gives the same result (default: 0)", int, least=0, reports=("integrate", "biology"))
     methods: str = option("what to compare, separated by commas (default: all that are installed)", metavar="NAMES", reports=("benchmark",))
     seeds: str = option("seeds of our own methods, separated by commas (default: 0,1,2,3)", metavar="NUMBERS", reports=_COMPARING)
+    annotation: str = option("genes and their places (.gtf or .bed), for scjoint and scdart", metavar="FILE", reports=("benchmark",))
     peer_seeds: str = option("seeds of the other methods (default: as --seeds)", metavar="NUMBERS", reports=("benchmark",))
     max_seconds: float = option("longest training of one method and seed, in seconds (default: none)", float, least=1, reports=_COMPARING)
     max_cells: int = option("cells that a silhouette is measured on (default: 30000)", int, least=100, reports=_COMPARING)
@@ -147,7 +148,7 @@ def absolute(
     folder: Path,  # where relative paths start
 ) -> Parameters:  # with absolute paths
     "The same parameters, independent of the working directory."
-    files = {name: getattr(parameters, name) for name in ("rna", "atac", "adt", "mudata")}
+    files = {name: getattr(parameters, name) for name in ("rna", "atac", "adt", "mudata", "annotation")}
     return replace(parameters, **{name: str((folder / Path(f).expanduser()).resolve()) for name, f in files.items() if f})
 
 # %% ../nbs/09_parameters.ipynb #577acbea
