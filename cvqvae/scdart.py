@@ -121,9 +121,9 @@ def linked_counts(
     if not names.isin(genes).any():
         said = f"the RNA says {names[0]!r}, the annotation {genes[0]!r}"
         raise DataError(f"RNA and annotation have no gene in common: {said}. One may hold ids, the other names.")
-    table = counts_table(task, rna, np.flatnonzero(names.isin(genes)))
-    keep = variable_genes(table, n_genes)
-    links = links[:, genes.get_indexer(names[names.isin(genes)][keep])]
+    table, known = counts_table(task, rna), np.flatnonzero(names.isin(genes))
+    keep = known[variable_genes(table[:, known].copy(), n_genes)]
+    links = links[:, genes.get_indexer(names[keep])]
     touched = np.asarray(links.sum(1)).ravel() > 0
     counts = sp.csr_matrix(counts_of(task.mdata[atac], atac))[:, touched]
     return log_normalised(table.X)[:, keep], sp.csr_matrix(counts > 0, dtype=np.float32), sp.csr_matrix(links[touched])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cvqvae import benchmark, peers
-from cvqvae.baselines import METHODS, Result, TimeLimit, fit_method, list_methods, lacks_components, measured
+from cvqvae.baselines import METHODS, OWN, Result, TimeLimit, fit_method, list_methods, lacks_components, measured
 from cvqvae.benchmark import Plan, attempt, cells_hash, kept_results, load_result, run_benchmark, save_result, with_shared
 from cvqvae.cells import DataError, counts_of
 from cvqvae.collapse import active_units, collapse_table, effective_dimensions, kl_per_unit, unit_table
@@ -42,13 +42,19 @@ def plan():
     return dict(batch_key="batch", labels_key="cell_type", epochs=2, evaluation={"resolutions": 2}, options={"cvqvae-paper": QUICK})
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in HEAVY])
+@pytest.mark.parametrize("name", [*OWN, "raw", "random"])
 def test_own_methods_and_references_give_all_three_embeddings(cells, name):
     options = {} if name in ("raw", "random") else QUICK
     result = fit_method(name, cells, "batch", epochs=1, **options)
     assert set(result.embeddings) == {"first", "second", "joint"}
     assert all(len(z) == 160 and np.isfinite(z).all() for z in result.embeddings.values())
     assert result.seconds > 0 and result.peak_gib > 0.05 and not result.uses_labels
+
+
+@pytest.mark.parametrize("name", ["scjoint", "scdart"])
+def test_methods_that_read_genes_ask_for_an_annotation(cells, name):
+    with pytest.raises(DataError, match="--annotation"):
+        fit_method(name, cells, "batch", labels_key="cell_type") if name == "scjoint" else fit_method(name, cells, "batch")
 
 
 @pytest.mark.parametrize("name", HEAVY)

@@ -30,7 +30,7 @@ GTF = 'chr1\ttoy\tgene\t10001\t12000\t.\t+\t.\tgene_id "E1"; gene_name "plus";\n
 SMALL = {"hidden_activity": (64, 32), "n_genes": 150, "updates": 60}
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
