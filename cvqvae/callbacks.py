@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .batch_offsets import set_batch_offsets
+from .batch_offsets import set_batch_offsets, set_missing_offsets
 from .losses import set_modality_weights, set_target_variance
 from .quantizer import VectorQuantizer, perplexity
 
@@ -58,6 +58,8 @@ class PrepareModel(Callback):
             return
         set_target_variance(trainer.model, trainer.train_data.inputs)
         set_batch_offsets(trainer.model, trainer.train_data.inputs, trainer.train_data.batch)
+        others = [(group.inputs, group.batch) for group in trainer.others]
+        set_missing_offsets(trainer.model, trainer.train_data.inputs, trainer.train_data.batch, others)
         set_modality_weights(trainer.model, trainer.train_data.inputs, trainer.train_data.batch)
         if trainer.config.kmeans_codes:
             self.initialize_codes(trainer)

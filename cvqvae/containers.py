@@ -16,6 +16,7 @@ from mudata import MuData
 
 from .cells import DataError, modality_kind, pair_modalities
 from .model import Latent
+from .mosaic import join_modalities, merged_obs
 
 # %% ../nbs/05_containers.ipynb #3dcdadfb
 def batch_labels(
@@ -23,10 +24,13 @@ def batch_labels(
     batch_key: str,  # a column of `obs`
 ) -> pd.Series:  # str [n]
     "The batch of every cell; raises `DataError` when the column is not there or has missing values."
-    if batch_key not in data.obs:
+    table = data.obs
+    if batch_key not in table and isinstance(data, MuData):
+        table = merged_obs(dict(data.mod), data.obs_names)
+    if batch_key not in table:
         columns = ", ".join(map(str, data.obs.columns)) or "none"
         raise DataError(f"batch_key={batch_key!r} is not a column of obs (columns: {columns})")
-    labels = data.obs[batch_key]
+    labels = table[batch_key]
     if labels.isna().any():
         raise DataError(f"obs[{batch_key!r}] has {labels.isna().sum()} missing values: fill or drop them")
     return labels.astype(str)
@@ -47,32 +51,37 @@ def as_mudata(
     data: MuData | Sequence[AnnData] | Mapping[str, AnnData],  # paired modalities
     kinds: Mapping[str, str] | None = None,  # modality name -> "rna", "atac" or "protein"
     empty: str = "drop",  # cells and features without a count, see `pair_modalities`
+    unpaired: str = "drop",  # cells that lack a modality: "drop" or "keep"
 ) -> MuData:
-    "The container itself, or two AnnData paired by name; raises `DataError` for anything else."
-    if isinstance(data, MuData) and kinds is None:
-        modalities = dict(data.mod)
-        missing = [name for name, a in modalities.items() if not a.obs_names.equals(data.obs_names)]
-        if not missing and len(modalities) > 1:
-            return data
-    if isinstance(data, MuData):
-        return pair_modalities(dict(data.mod), kinds, empty)
-    if isinstance(data, Mapping):
-        return pair_modalities(dict(data), kinds, empty)
-    if isinstance(data, Sequence) and all(isinstance(a, AnnData) for a in data):
-        named = {_kind_of(a, i, kinds): a for i, a in enumerate(data)}
-        return pair_modalities(named, kinds, empty)
-    raise DataError(f"expected a MuData, or AnnData in a list or dict, got {type(data).__name__}")
+    "The container itself, or AnnData matched by name; raises `DataError` for anything else."
+    if unpaired not in ("drop", "keep"):
+        raise ValueError(f"unpaired={unpaired!r} is not 'drop' or 'keep'")
+    if isinstance(data, MuData) and kinds is None and (unpaired == "keep" or _is_paired(data)):
+        return data
+    if isinstance(data, MuData | Mapping):
+        modalities = dict(data.mod if isinstance(data, MuData) else data)
+    elif isinstance(data, Sequence) and all(isinstance(a, AnnData) for a in data):
+        modalities = {_kind_of(a, i, kinds): a for i, a in enumerate(data)}
+    else:
+        raise DataError(f"expected a MuData, or AnnData in a list or dict, got {type(data).__name__}")
+    return join_modalities(modalities, kinds) if unpaired == "keep" else pair_modalities(modalities, kinds, empty)
+
+
+def _is_paired(mdata: MuData) -> bool:
+    return len(mdata.mod) > 1 and all(a.obs_names.equals(mdata.obs_names) for a in mdata.mod.values())
 
 
 def _kind_of(adata: AnnData, position: int, kinds: Mapping[str, str] | None) -> str:
     return list(kinds)[position] if kinds else modality_kind(adata, f"modality {position + 1}")
 
-# %% ../nbs/05_containers.ipynb #d9a90b8d
+# %% ../nbs/05_containers.ipynb #769293dd
 def concatenate(
-    latents: list[Latent],  # of consecutive blocks
-) -> Latent:  # on the CPU, without a penalty
+    latents: list[Latent],  # of blocks
+    rows: list[np.ndarray],  # where the cells of each block belong, int64
+) -> Latent:  # on the CPU, in the order of the rows, without a penalty
     "One `Latent` from the blocks of many."
-    join = lambda parts: None if parts[0] is None else torch.cat([p.cpu() for p in parts])
+    order = torch.from_numpy(np.argsort(np.concatenate(rows), kind="stable"))
+    join = lambda parts: None if parts[0] is None else torch.cat([p.cpu() for p in parts])[order]
     return Latent(*(join([getattr(latent, name) for latent in latents]) for name in ("z", "e", "codes")), None)
 
 

@@ -22,13 +22,16 @@ from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
 from .cells import DataError, modality_kind
 from .checkpoints import Checkpoint, ResumeFrom
+from .components import Components
 from .configuration import ModelConfig
-from .containers import as_mudata, batch_labels, concatenate, one_hot, storable, write_latent
+from .containers import as_mudata, batch_labels, concatenate, storable, write_latent
 from .model import JOINT, CrossVQVAE, Latent
 from .preprocessing import COMPONENTS, components_of, preprocess
 from .presets import Preset, resolve_preset
+from .reading import CellReader, set_anchors
 from .storage import FORMAT, load_folder, load_weights, part_of, save_folder
 from .training import Trainer, TrainingConfig
+from .translation import columns_of, predict_components, predict_features
 
 # %% ../nbs/05_integration.ipynb #a97ac24c
 class CVQVAE:
@@ -43,6 +46,7 @@ class CVQVAE:
         seed: int = 0,  # of preprocessing, initial weights and training
         device: str | None = None,  # None: cuda, mps or cpu, whichever is there
         variant: str = "cvqvae",  # of Appendix C: "cvqvae", "cvae", "cvqvae-avg", "cvqvae-lin"
+        unpaired: str = "drop",  # cells that lack a modality: "drop", or "keep" to train on a mosaic
         **overrides,  # single settings, e.g. `epochs=50`, `n_components=100`, `n_latent=16`
     ):
         """Prepare components and build the model; nothing is trained yet.
@@ -52,59 +56,39 @@ class CVQVAE:
         """
         self.settings = resolve_preset(preset, variant, seed=seed, **overrides)
         self.preset_name = preset if isinstance(preset, str) else "custom"
-        self.mdata, self.batch_key, self.device = as_mudata(data, kinds), batch_key, choose_device(device)
-        self.modalities = list(self.mdata.mod)
-        self.kinds = {name: modality_kind(a, name) for name, a in self.mdata.mod.items()}
-        self.batches = self._categories(self.mdata)
-        self.transforms = preprocess(self.mdata, batch_key=batch_key, seed=seed, **self.settings.preprocessing)
-        widths = tuple(components_of(self.mdata[name]).shape[1] for name in self.modalities)
-        self._build(widths)
+        self.mdata, self.device = as_mudata(data, kinds, unpaired=unpaired), choose_device(device)
+        kinds = {name: modality_kind(a, name) for name, a in self.mdata.mod.items()}
+        batches = [] if batch_key is None else sorted(batch_labels(self.mdata, batch_key).unique())
+        transforms = preprocess(self.mdata, batch_key=batch_key, seed=seed, **self.settings.preprocessing)
+        widths = tuple(components_of(self.mdata[name]).shape[1] for name in kinds)
+        self._build(CellReader(kinds, widths, transforms, batch_key, batches))
         self.history = pd.DataFrame()
 
-    def _build(self, widths: tuple[int, ...]) -> None:
-        weights = (1.0,) * len(widths)
-        n_batches = len(self.batches) if len(self.batches) > 1 else 0
-        self.config = ModelConfig(widths, n_batches, lambda_modality=weights, **self.settings.model)
+    def _build(self, reader: CellReader) -> None:
+        n_batches = len(reader.batches) if len(reader.batches) > 1 else 0
+        weights = (1.0,) * len(reader.kinds)
+        self.reader, self.modalities = reader, list(reader.kinds)
+        self.config = ModelConfig(reader.widths, n_batches, lambda_modality=weights, **self.settings.model)
         self.training = TrainingConfig(**self.settings.training)
         self.module = CrossVQVAE(self.config).to(self.device).eval()
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        "Modality name -> what it measures."
+        return self.reader.kinds
+
+    @property
+    def transforms(self) -> dict[str, Components]:
+        "Modality name -> the fitted way from counts to components, where it was computed here."
+        return self.reader.transforms
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} ({kind}, {k})" for (name, kind), k in zip(self.kinds.items(), self.config.n_inputs))
         state = f"trained for {len(self.history)} epochs" if len(self.history) else "not trained: call fit()"
-        return (
-            f"CVQVAE: {parts} -> {self.config.n_latent} dimensions, {self.config.n_codes} codes\n"
-            f"preset {self.preset_name}, {max(len(self.batches), 1)} batches, on {self.device}; {state}"
-        )
+        shape = f"{self.config.n_latent} dimensions, {self.config.n_codes} codes"
+        return f"CVQVAE: {parts} -> {shape}\npreset {self.preset_name}, {max(len(self.reader.batches), 1)} batches, on {self.device}; {state}"
 
 # %% ../nbs/05_integration.ipynb #854dffa1
-@patch
-def _categories(self: CVQVAE, mdata: MuData) -> list[str]:
-    return [] if self.batch_key is None else sorted(batch_labels(mdata, self.batch_key).unique())
-
-
-@patch
-def _covariate(self: CVQVAE, data: MuData | AnnData) -> Tensor | None:
-    if self.config.n_batches == 0:
-        return None
-    return torch.from_numpy(one_hot(batch_labels(data, self.batch_key), self.batches))
-
-# %% ../nbs/05_integration.ipynb #39cc6632
-@patch
-def _tensors(self: CVQVAE, data: MuData) -> CellData:
-    inputs = [torch.from_numpy(self._components(data[name], name, data is self.mdata)) for name in self.modalities]
-    return CellData(inputs, self._covariate(data))
-
-
-@patch
-def _components(self: CVQVAE, adata: AnnData, name: str, fitted: bool = False) -> np.ndarray:
-    transform = self.transforms.get(name)
-    values = components_of(adata) if fitted or transform is None else transform.transform(adata)
-    expected = self.config.n_inputs[self.modalities.index(name)]
-    if values.shape[1] != expected:
-        raise DataError(f"{name}: {values.shape[1]} components, but the model was built for {expected}")
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-# %% ../nbs/05_integration.ipynb #0e5a4c22
 @patch
 def fit(
     self: CVQVAE,
@@ -121,22 +105,39 @@ def fit(
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
     self.module = CrossVQVAE(self.config)
-    trainer = Trainer(self.module, self._tensors(self.mdata), self.training, (*extra, *callbacks), self.device).fit()
+    complete, *others = self._complete_first()
+    trainer = Trainer(self.module, complete, self.training, (*extra, *callbacks), self.device, others).fit()
     self.history = trainer.history_frame()
+    if self.config.batch_offsets and self.reader.batch_key:
+        set_anchors(self.reader, self.module, complete)
     return self
+
+
+@patch
+def _complete_first(self: CVQVAE) -> list[CellData]:
+    groups = [cells for _, cells in self.reader.groups(self.mdata, fitted=True)]
+    n_complete = len(groups[0]) if all(x is not None for x in groups[0].inputs) else 0
+    if n_complete < 2:
+        raise DataError(f"{n_complete} cells have all of {', '.join(self.modalities)}: the model learns from complete cells, at least 2 are needed")
+    return groups
 
 # %% ../nbs/05_integration.ipynb #d9829fdb
 @patch
 def latents(
     self: CVQVAE,
-    data: MuData | None = None,  # None: the training cells
+    data: MuData | AnnData | None = None,  # None: the training cells
     block: int = 16384,  # cells at a time
-) -> dict[str, Latent]:  # per modality name and "joint": z, e (float32 [n, d]) and codes (int64 [n]) on the CPU
-    "What the model makes of paired cells, as tensors."
-    cells = self._tensors(self._checked(data))
-    parts = [self._encode_block(cells.rows(rows)) for rows in torch.arange(len(cells)).split(block)]
-    names = {**dict(enumerate(self.modalities)), JOINT: JOINT}
-    return {name: concatenate([part[source] for part in parts]) for source, name in names.items()}
+) -> dict[str, Latent]:  # per modality that is there, and "joint": z, e (float32 [n, d]) and codes (int64 [n]) on the CPU
+    "What the model makes of cells, as tensors; a cell that lacks a modality has a joint latent all the same."
+    data = self._checked(data)
+    parts, rows = {}, {}
+    for where, cells in self.reader.groups(data, data is self.mdata):
+        for block_rows in torch.arange(len(cells)).split(block):
+            for source, latent in self._encode_block(cells.rows(block_rows)).items():
+                name, column = (JOINT, -1) if source == JOINT else (self.modalities[source], source)
+                parts.setdefault(name, []).append(latent)
+                rows.setdefault(name, []).append(where[block_rows.numpy(), column])
+    return {name: concatenate(parts[name], rows[name]) for name in [*self.modalities, JOINT] if name in parts}
 
 
 @patch
@@ -147,85 +148,87 @@ def _encode_block(self: CVQVAE, cells: CellData) -> dict[int | str, Latent]:
 
 
 @patch
-def _checked(self: CVQVAE, data: MuData | None) -> MuData:
+def _checked(self: CVQVAE, data: MuData | AnnData | None) -> MuData:
     if not len(self.history):
         raise ValueError("the model is not trained yet: call fit() first")
-    data = self.mdata if data is None else as_mudata(data, empty="keep")
-    missing = [name for name in self.modalities if name not in data.mod]
-    if missing:
-        raise DataError(f"the model was trained on {', '.join(self.modalities)}; missing here: {', '.join(missing)}")
+    if isinstance(data, AnnData):
+        return MuData({self._modality_of(data): data})
+    data = self.mdata if data is None else as_mudata(data, unpaired="keep")
+    if not set(self.modalities) & set(data.mod):
+        raise DataError(f"the model was trained on {', '.join(self.modalities)}; here are {', '.join(data.mod)}: rename a modality")
     return data
 
 # %% ../nbs/05_integration.ipynb #57455f68
 @patch
 def embed(
     self: CVQVAE,
-    data: MuData | None = None,  # None: the training cells; new cells go through the training cells' transforms
-) -> MuData:  # the same object
+    data: MuData | AnnData | None = None,  # None: the training cells; new cells go through the training cells' transforms
+) -> MuData | AnnData:  # the same object
     """Write the embeddings into `data` and return it.
 
     Sets per modality `obsm["X_cvqvae"]` (z, float32 [n, d]), `obsm["X_cvqvae_quantized"]` (e, likewise) and
     `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z); `data.uns["cvqvae"]` (parameters).
+    Cells of one modality alone may come as AnnData. A batch that training has not seen is lined up with the training cells first.
     """
-    data = self._checked(data)
-    latents = self.latents(data)
-    for name in self.modalities:
-        write_latent(data[name], latents[name])
-    data.obsm["X_cvqvae"] = latents[JOINT].z.numpy()
-    data.uns["cvqvae"] = self.parameters()
-    return data
+    mdata = self._checked(data)
+    latents = self.latents(mdata)
+    for name in latents.keys() - {JOINT}:
+        write_latent(mdata[name], latents[name])
+    target = data if isinstance(data, AnnData) else mdata
+    if target is mdata:
+        mdata.obsm["X_cvqvae"] = latents[JOINT].z.numpy()
+    target.uns["cvqvae"] = self.parameters()
+    return target
 
 
 @patch
 def codes(
     self: CVQVAE,
-    data: MuData | None = None,  # None: the training cells
-) -> pd.DataFrame:  # int64, index obs_names; a column per modality, and "joint" where the joint latent has codes
+    data: MuData | AnnData | None = None,  # None: the training cells
+) -> pd.DataFrame:  # int64 (Int64 where cells lack a modality), index obs_names; a column per modality, and "joint" where the joint latent has codes
     "The discrete code of every cell."
     data = self._checked(data)
-    latents = self.latents(data)
-    columns = {name: latent.codes.numpy() for name, latent in latents.items() if latent.codes is not None}
-    return pd.DataFrame(columns, index=data.obs_names)
+    coded = {name: latent.codes.numpy() for name, latent in self.latents(data).items() if latent.codes is not None}
+    columns = {name: pd.Series(codes, data.obs_names if name == JOINT else data[name].obs_names) for name, codes in coded.items()}
+    whole = all(len(column) == data.n_obs for column in columns.values())
+    return pd.DataFrame({name: column if whole else column.astype("Int64") for name, column in columns.items()}, index=data.obs_names)
 
 
 @patch
 def parameters(self: CVQVAE) -> dict:
     "Settings as nested dictionaries of plain values, as written to `uns` and `run.json`."
     settings = {"model": asdict(self.config), "training": asdict(self.training)}
-    named = {"preset": self.preset_name, "batch_key": self.batch_key or "", "modalities": self.modalities}
+    named = {"preset": self.preset_name, "batch_key": self.reader.batch_key or "", "modalities": self.modalities}
     return storable({**named, **settings})
 
 # %% ../nbs/05_integration.ipynb #d9554ead
 @patch
-@torch.no_grad()
 def translate(
     self: CVQVAE,
     adata: AnnData,  # cells of one modality, with raw counts
     to: str,  # name of the modality to predict
     source: str | None = None,  # name of the modality of `adata`; None: found by its kind
-    block: int = 4096,  # cells at a time
-) -> AnnData:  # float32 [n, features of `to`], `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components
+    features: Sequence[str] | None = None,  # names to predict; None: all
+) -> AnnData:  # float32 [n, features], `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components
     "Predict one modality from another: normalised values with the target's feature names."
     source = source or self._modality_of(adata)
-    if to not in self.modalities:
-        raise DataError(f"to={to!r} is not a modality of this model: {', '.join(self.modalities)}")
-    transform = self.transforms.get(to)
-    if transform is None:
-        raise DataError(f"the components of {to} were given, not computed here, so they cannot be turned back into features")
-    x, batch = torch.from_numpy(self._components(adata, source)), self._covariate(adata)
-    predicted = np.concatenate([self._translate_block(CellData([x], batch).rows(r), source, to) for r in torch.arange(len(x)).split(block)])
-    result = AnnData(transform.inverse_transform(predicted), obs=adata.obs[[]].copy(), var=pd.DataFrame(index=transform.feature_names))
-    result.obsm["X_lsi" if self.kinds[to] == "atac" else "X_pca"] = predicted
+    transform = self._target(to)
+    columns = columns_of(transform.feature_names, features)
+    ((_, cells),) = self.reader.groups(MuData({source: adata}))
+    components = predict_components(self.module, cells, self.modalities.index(source), self.modalities.index(to))
+    values = np.concatenate(list(predict_features(transform, components, columns)))
+    result = AnnData(values, obs=adata.obs[[]].copy(), var=pd.DataFrame(index=transform.feature_names[columns]))
+    result.obsm[transform.slot] = components
     return result
 
 
 @patch
-def _translate_block(self: CVQVAE, cells: CellData, source: str, to: str) -> np.ndarray:
-    cells = cells.to(self.device)
-    i, j = self.modalities.index(source), self.modalities.index(to)
-    latent = self.module.encode(cells.inputs[0], i, cells.batch)
-    read = latent.e if self.config.quantized_share == 1 else latent.z
-    return self.module.decode(read, j, cells.batch).cpu().numpy()
+def _target(self: CVQVAE, to: str) -> Components:
+    if to not in self.modalities:
+        raise DataError(f"to={to!r} is not a modality of this model: {', '.join(self.modalities)}")
+    if to not in self.transforms:
+        raise DataError(f"the components of {to} were given, not computed here, so they cannot be turned back into features")
+    return self.transforms[to]
 
 
 @patch
@@ -254,7 +257,7 @@ def _arrays(self: CVQVAE) -> dict[str, Tensor]:
     for name, transform in self.transforms.items():
         state, _ = transform.state()
         arrays |= {f"transform.{name}.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in state.items()}
-    return arrays
+    return arrays | {f"anchors.{name}": torch.from_numpy(v) for name, v in self.reader.anchors.items()}
 
 
 @patch
@@ -263,10 +266,11 @@ def _metadata(self: CVQVAE) -> dict:
         "format": FORMAT,
         "preset": self.preset_name,
         "settings": asdict(self.settings),
-        "batch_key": self.batch_key,
-        "batches": self.batches,
+        "batch_key": self.reader.batch_key,
+        "batches": self.reader.batches,
         "kinds": self.kinds,
         "n_inputs": list(self.config.n_inputs),
+        "scales": self.reader.scales,
         "transforms": {name: t.state()[1] for name, t in self.transforms.items()},
         "history": self.history.to_dict("list"),
     }
@@ -282,14 +286,14 @@ def load(
     arrays, meta = load_folder(Path(folder))
     model = cls.__new__(cls)
     model.mdata, model.device, model.preset_name = None, choose_device(device), meta["preset"]
-    model.batch_key, model.batches, model.kinds = meta["batch_key"], meta["batches"], meta["kinds"]
-    model.modalities, model.settings = list(meta["kinds"]), Preset(**meta["settings"])
+    model.settings = Preset(**meta["settings"])
     model.settings.model.update({k: tuple(v) for k, v in model.settings.model.items() if isinstance(v, list)})
-    model._build(tuple(meta["n_inputs"]))
-    model.history = pd.DataFrame(meta["history"])
-    model.transforms = {
-        name: COMPONENTS[model.kinds[name]].from_state(part_of(arrays, f"transform.{name}."), state)
+    transforms = {
+        name: COMPONENTS[meta["kinds"][name]].from_state(part_of(arrays, f"transform.{name}."), state)
         for name, state in meta["transforms"].items()
     }
+    places = meta["batch_key"], meta["batches"], part_of(arrays, "anchors."), meta.get("scales", {})
+    model._build(CellReader(meta["kinds"], tuple(meta["n_inputs"]), transforms, *places))
+    model.history = pd.DataFrame(meta["history"])
     load_weights(model.module, arrays)
     return model

@@ -80,32 +80,41 @@ def geometry(
 def loss_terms(
     model: CrossVQVAE,
     output: Output,  # of `model(inputs, batch)`
-    inputs: list[Tensor],  # what it was computed from, float [n, n_inputs[i]]
+    inputs: list[Tensor | None],  # what it was computed from, float [n, n_inputs[i]]; None: not measured in these cells
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
 ) -> dict[str, Tensor]:  # "loss" (their weighted sum) first, then the unweighted scalar terms
     "Equation 2: per source its reconstruction and penalty, the alignment, and their weighted sum."
-    c = model.config
+    terms, total = _source_terms(model, output, inputs)
+    shared = _shared_terms(model, output, inputs, batch)
+    for name, value in shared.items():
+        total = total + getattr(model.config, f"lambda_{name}") * value
+    return {"loss": total, **terms, **shared}
+
+
+def _source_terms(model: CrossVQVAE, output: Output, inputs: list[Tensor | None]) -> tuple[dict[str, Tensor], Tensor]:
+    c, terms, total = model.config, {}, 0.0
     penalty = "kl" if c.bottleneck == "gaussian" else "commitment"
-    terms, total = {}, 0.0
-    for s in model.sources:
-        targets = [j for source, j in model.routes if source == s]
+    for s in dict.fromkeys(source for source, _ in output.reconstructions):
+        targets = [j for source, j in output.reconstructions if source == s]
         errors = [F.mse_loss(output.reconstructions[s, j], inputs[j]) / getattr(model, f"target_variance_{j}") for j in targets]
         name = s if s == JOINT else s + 1
         weighted = torch.stack([getattr(model, f"modality_weight_{j}") * e for j, e in zip(targets, errors)]).mean()
         terms[f"reconstruction_{name}"] = torch.stack(errors).mean()
         terms[f"{penalty}_{name}"] = output.latents[s].penalty
         total = total + (c.lambda_joint if s == JOINT else c.lambda_modality[s]) * (weighted + output.latents[s].penalty)
-    latents = [output.latents[i].z for i in range(len(inputs))]
-    scale = latent_variance(latents) if c.relative_alignment else 1.0
-    terms["alignment"] = alignment(latents) / scale
-    total = total + c.lambda_alignment * terms["alignment"]
-    if c.lambda_distillation:
+    return terms, total
+
+
+def _shared_terms(model: CrossVQVAE, output: Output, inputs: list[Tensor | None], batch: Tensor | None) -> dict[str, Tensor]:
+    c, terms = model.config, {}
+    latents = [latent.z for source, latent in output.latents.items() if source != JOINT]
+    if len(latents) > 1:
+        terms["alignment"] = alignment(latents) / (latent_variance(latents) if c.relative_alignment else 1.0)
+    if JOINT in output.latents and c.lambda_distillation:
         terms["distillation"] = distillation(latents, output.latents[JOINT].z)
-        total = total + c.lambda_distillation * terms["distillation"]
-    if c.lambda_geometry:
+    if JOINT in output.latents and c.lambda_geometry:
         terms["geometry"] = geometry(output.latents[JOINT].z, reference_rows(model, inputs, batch))
-        total = total + c.lambda_geometry * terms["geometry"]
-    return {"loss": total, **terms}
+    return terms
 
 # %% ../nbs/03_losses.ipynb #dbd5dd3d
 def cross_predictability(

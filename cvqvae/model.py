@@ -122,13 +122,13 @@ class CrossVQVAE(nn.Module):
 
     def forward(
         self,
-        inputs: list[Tensor],  # components per modality, float [n, n_inputs[i]]
+        inputs: list[Tensor | None],  # components per modality, float [n, n_inputs[i]]; None: not measured in these cells
         batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
     ) -> Output:
-        "Encode every modality, pass the bottlenecks, decode along the routes."
+        "Encode every modality, pass the bottlenecks, decode along the routes between what was measured."
         latents = self.encode_all(inputs, batch)
-        decoded = {(s, j): self.decode(latents[s].e, j, batch) for s, j in self.routes}
-        return Output(latents, decoded)
+        measured = [(s, j) for s, j in self.routes if s in latents and inputs[j] is not None]
+        return Output(latents, {(s, j): self.decode(latents[s].e, j, batch) for s, j in measured})
 
 # %% ../nbs/03_model.ipynb #69132606
 @patch
@@ -205,27 +205,28 @@ def fuse(
 @patch
 def encode_all(
     self: CrossVQVAE,
-    inputs: list[Tensor],  # components per modality, float [n, n_inputs[i]]
+    inputs: list[Tensor | None],  # components per modality, float [n, n_inputs[i]]; None: not measured in these cells
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
-) -> dict[int | str, Latent]:  # per modality position, and "joint"
+) -> dict[int | str, Latent]:  # per measured modality's position, and "joint" where all were measured
     "Latents of all modalities and the joint one; what is not a source of any route has z alone while training."
-    outputs = [self._encoder_output(x, i, batch) for i, x in enumerate(inputs)]
-    return {s: self._latent(s, h) for s, h in [*enumerate(outputs), (JOINT, self.fuse(outputs, inputs, batch))]}
+    outputs = {i: self._encoder_output(x, i, batch) for i, x in enumerate(inputs) if x is not None}
+    if len(outputs) == len(inputs):
+        outputs[JOINT] = self.fuse(list(outputs.values()), inputs, batch)
+    return {source: self._latent(source, h) for source, h in outputs.items()}
 
 
 @patch
 def embed_all(
     self: CrossVQVAE,
-    inputs: list[Tensor],  # components per modality, float [n, n_inputs[i]]
+    inputs: list[Tensor | None],  # components per modality, float [n, n_inputs[i]]; None: not measured in these cells
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
-) -> dict[int | str, Latent]:  # per modality position, and "joint"
-    "What a trained model says of cells: as `encode_all`, and the joint latent is the consensus where that is configured."
+) -> dict[int | str, Latent]:  # per measured modality's position, and "joint"
+    "What a trained model says of cells: as `encode_all`, with a consensus as joint latent where configured or where a modality is missing."
     latents = self.encode_all(inputs, batch)
-    if not self.config.consensus:
+    if JOINT in latents and not self.config.consensus:
         return latents
-    weights = [getattr(self, f"modality_weight_{i}") for i in range(len(inputs))]
-    total = latents[JOINT].z + sum(w * latents[i].z for i, w in enumerate(weights))
-    z = total / (1 + sum(weights))
+    weights = {s: 1.0 if s == JOINT else getattr(self, f"modality_weight_{s}") for s in latents}
+    z = sum(w * latents[s].z for s, w in weights.items()) / sum(weights.values())
     gaussian = self.config.bottleneck == "gaussian"  # its bottleneck reads a variance, too
     return latents | {JOINT: Latent(z, z, None, None) if gaussian else self._latent(JOINT, z)}
 

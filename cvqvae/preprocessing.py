@@ -7,6 +7,7 @@ __all__ = ['COMPONENTS', 'MARK', 'preprocess', 'components_of']
 
 # %% ../nbs/01_preprocessing.ipynb #af65e34b
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
@@ -33,14 +34,20 @@ def preprocess(
     of each modality. Raises `DataError` for counts that are none.
     """
     options = {"rna": {"n_top_genes": n_top_genes}, "atac": {"drop_depth_components": drop_depth_components}, "protein": {}}
-    batch = mdata.obs[batch_key] if batch_key else None
     transforms = {}
     for name, adata in mdata.mod.items():
         kind = modality_kind(adata, name)
         if COMPONENTS[kind].slot not in adata.obsm or MARK in adata.uns or recompute:
-            transforms[name] = COMPONENTS[kind](n_components, seed, **options[kind]).fit(adata, batch, name)
+            transforms[name] = COMPONENTS[kind](n_components, seed, **options[kind]).fit(adata, _batch_of(mdata, adata, batch_key), name)
             _write(adata, transforms[name], n_components, seed)
     return transforms
+
+
+def _batch_of(mdata: MuData, adata: AnnData, batch_key: str | None) -> pd.Series | None:
+    if batch_key is None:
+        return None
+    table = mdata.obs if batch_key in mdata.obs else adata.obs
+    return table[batch_key].reindex(adata.obs_names)
 
 
 def _write(adata: AnnData, transform: Components, n_components: int, seed: int) -> None:

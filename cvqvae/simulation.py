@@ -7,6 +7,7 @@ __all__ = ['poisson_sparse', 'count_blocks', 'simulate_rna', 'simulate_atac', 's
 
 # %% ../nbs/00_simulation.ipynb #b4bb5517
 import warnings
+from collections.abc import Sequence
 
 import anndata as ad
 import mudata
@@ -167,7 +168,7 @@ def _quiet_pair(
 
 def simulate(
     n_cells: int = 1500,  # number of cells
-    kind: str = "atac",  # the second modality: "atac" or "protein"
+    kind: str | Sequence[str] = "atac",  # measured beside RNA: "atac", "protein", or both, as in TEA-seq
     n_batches: int = 2,  # number of batches
     noise: float = 1.0,  # difficulty: 0 = nothing but the tree and counting noise
     seed: int = 0,  # same seed, same cells
@@ -179,10 +180,11 @@ def simulate(
     protein_depth: float = 2500.0,  # typical antibody counts per cell
     batch_effect: float = 0.12,  # standard deviation of a batch's bias per feature, log scale
     strength: float = 0.9,  # standard deviation of a regulated gene's log change along a branch
-) -> mudata.MuData:  # "rna" and "atac" or "protein", float32 CSR counts; truth in obs; raises DataError
+) -> mudata.MuData:  # "rna" and the others, float32 CSR counts; truth in obs; raises DataError
     "Paired cells with known types, pseudotime, cell cycle and batches."
-    if kind not in ("atac", "protein"):
-        raise DataError(f"The simulator has no kind {kind!r}: ask for 'atac' or 'protein'.")
+    kinds = [kind] if isinstance(kind, str) else list(kind)
+    if unknown := [k for k in kinds if k not in ("atac", "protein")] or (not kinds and ["nothing"]):
+        raise DataError(f"The simulator has no kind {unknown[0]!r}: ask for 'atac' or 'protein'.")
     if min(n_cells, n_batches) < 1 or noise < 0:
         raise DataError(f"Ask for at least one cell and one batch, and noise of 0 or more; got {n_cells}, {n_batches} and {noise}.")
     rng = np.random.default_rng(seed)
@@ -190,12 +192,13 @@ def simulate(
     program = gene_program(genes, strength, rng)
     common = dict(batch_effect=batch_effect, noise=noise, rng=rng)
     rna = simulate_rna(cells, genes, program, rna_depth or min(1.2 * n_genes, 5_000), **common)
-    if kind == "atac":
-        second = simulate_atac(cells, genes, program, peak_table(genes, n_peaks, rng), atac_depth or min(0.045 * n_peaks, 6_000), **common)
-    else:
-        second = simulate_protein(cells, genes, program, protein_table(genes, n_proteins, rng), protein_depth, **common)
-    for adata in (rna, second):
+    modalities = {"rna": rna}
+    if "atac" in kinds:
+        modalities["atac"] = simulate_atac(cells, genes, program, peak_table(genes, n_peaks, rng), atac_depth or min(0.045 * n_peaks, 6_000), **common)
+    if "protein" in kinds:
+        modalities["protein"] = simulate_protein(cells, genes, program, protein_table(genes, n_proteins, rng), protein_depth, **common)
+    for adata in modalities.values():
         adata.uns.update(organism="human", origin="simulated")
-    mdata = _quiet_pair({"rna": rna, kind: second})
+    mdata = _quiet_pair(modalities)
     mdata.uns.update(tree={"type": BRANCHES, "parent": [PARENT[name] for name in BRANCHES]})
     return mdata
