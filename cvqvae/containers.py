@@ -7,6 +7,7 @@ __all__ = ['batch_labels', 'one_hot', 'as_mudata', 'concatenate', 'storable', 'w
 
 # %% ../nbs/05_containers.ipynb #23530450
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .cells import DataError, modality_kind, pair_modalities
+from .checks import check_modalities
 from .model import Latent
 
 # %% ../nbs/05_containers.ipynb #3dcdadfb
@@ -24,12 +26,17 @@ def batch_labels(
 ) -> pd.Series:  # str [n]
     "The batch of every cell; raises `DataError` when the column is not there or has missing values."
     if batch_key not in data.obs:
-        columns = ", ".join(map(str, data.obs.columns)) or "none"
-        raise DataError(f"batch_key={batch_key!r} is not a column of obs (columns: {columns})")
+        columns, parts = ", ".join(map(str, data.obs.columns)) or "none", getattr(data, "mod", {})
+        where = [f"mdata[{name!r}].obs[{batch_key!r}]" for name, part in parts.items() if batch_key in part.obs]
+        remedy = f"; copy it there: mdata.obs[{batch_key!r}] = {where[0]}" if where else ""
+        raise DataError(f"batch_key={batch_key!r} is not a column of obs (columns: {columns}){remedy}")
     labels = data.obs[batch_key]
+    if isinstance(labels, pd.DataFrame):
+        raise DataError(f"obs[{batch_key!r}] stands for {labels.shape[1]} columns of one name: rename or drop the others")
     if labels.isna().any():
         raise DataError(f"obs[{batch_key!r}] has {labels.isna().sum()} missing values: fill or drop them")
-    return labels.astype(str)
+    whole = labels.dtype.kind == "f" and (labels % 1 == 0).all()  # 1.0 and 1 are one batch
+    return labels.astype("int64" if whole else labels.dtype).astype(str)
 
 
 def one_hot(
@@ -53,6 +60,7 @@ def as_mudata(
         modalities = dict(data.mod)
         missing = [name for name, a in modalities.items() if not a.obs_names.equals(data.obs_names)]
         if not missing and len(modalities) > 1:
+            check_modalities(modalities)
             return data
     if isinstance(data, MuData):
         return pair_modalities(dict(data.mod), kinds, empty)
@@ -60,8 +68,11 @@ def as_mudata(
         return pair_modalities(dict(data), kinds, empty)
     if isinstance(data, Sequence) and all(isinstance(a, AnnData) for a in data):
         named = {_kind_of(a, i, kinds): a for i, a in enumerate(data)}
+        if len(named) < len(data):
+            raise DataError(f"two modalities of a list are {next(iter(named))}: name them in a dict, {{'first': a, 'second': b}}")
         return pair_modalities(named, kinds, empty)
-    raise DataError(f"expected a MuData, or AnnData in a list or dict, got {type(data).__name__}")
+    hint = ": read it first, with cvqvae.datasets.read_any" if isinstance(data, str | Path) else ""
+    raise DataError(f"expected a MuData, or AnnData in a list or dict, got {type(data).__name__}{hint}")
 
 
 def _kind_of(adata: AnnData, position: int, kinds: Mapping[str, str] | None) -> str:
