@@ -21,6 +21,7 @@ from torch import Tensor
 from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
 from .cells import DataError, modality_kind
+from .checks import check_groups
 from .checkpoints import Checkpoint, ResumeFrom
 from .configuration import ModelConfig
 from .containers import as_mudata, batch_labels, concatenate, one_hot, storable, write_latent
@@ -79,7 +80,11 @@ class CVQVAE:
 # %% ../nbs/05_integration.ipynb #854dffa1
 @patch
 def _categories(self: CVQVAE, mdata: MuData) -> list[str]:
-    return [] if self.batch_key is None else sorted(batch_labels(mdata, self.batch_key).unique())
+    if self.batch_key is None:
+        return []
+    labels = batch_labels(mdata, self.batch_key)
+    check_groups(labels, f"obs[{self.batch_key!r}]")
+    return sorted(labels.unique())
 
 
 @patch
