@@ -21,14 +21,15 @@ from torch import Tensor
 from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
 from .cells import DataError, modality_kind
-from .checks import check_groups
 from .checkpoints import Checkpoint, ResumeFrom
+from .checks import check_groups
+from .components import Components
 from .configuration import ModelConfig
 from .containers import as_mudata, batch_labels, concatenate, one_hot, storable, write_latent
 from .model import JOINT, CrossVQVAE, Latent
 from .preprocessing import COMPONENTS, components_of, preprocess
 from .presets import Preset, resolve_preset
-from .storage import FORMAT, load_folder, load_weights, part_of, save_folder
+from .storage import FORMAT, check_configuration, check_transform, load_folder, load_weights, part_of, readable, save_folder
 from .training import Trainer, TrainingConfig
 
 # %% ../nbs/05_integration.ipynb #a97ac24c
@@ -62,10 +63,12 @@ class CVQVAE:
         self._build(widths)
         self.history = pd.DataFrame()
 
-    def _build(self, widths: tuple[int, ...]) -> None:
-        weights = (1.0,) * len(widths)
+    def _configured(self, widths: tuple[int, ...]) -> ModelConfig:
         n_batches = len(self.batches) if len(self.batches) > 1 else 0
-        self.config = ModelConfig(widths, n_batches, lambda_modality=weights, **self.settings.model)
+        return ModelConfig(widths, n_batches, lambda_modality=(1.0,) * len(widths), **self.settings.model)
+
+    def _build(self, widths: tuple[int, ...]) -> None:
+        self.config = self._configured(widths)
         self.training = TrainingConfig(**self.settings.training)
         self.module = CrossVQVAE(self.config).to(self.device).eval()
 
@@ -283,18 +286,29 @@ def load(
     folder: str | Path,  # written by `save`
     device: str | None = None,
 ) -> "CVQVAE":
-    "A trained model without its cells: ready to embed and translate others."
+    "A trained model without its cells, ready to embed and translate others; raises `DataError` where the folder is no whole model."
     arrays, meta = load_folder(Path(folder))
-    model = cls.__new__(cls)
-    model.mdata, model.device, model.preset_name = None, choose_device(device), meta["preset"]
-    model.batch_key, model.batches, model.kinds = meta["batch_key"], meta["batches"], meta["kinds"]
-    model.modalities, model.settings = list(meta["kinds"]), Preset(**meta["settings"])
-    model.settings.model.update({k: tuple(v) for k, v in model.settings.model.items() if isinstance(v, list)})
-    model._build(tuple(meta["n_inputs"]))
-    model.history = pd.DataFrame(meta["history"])
-    model.transforms = {
-        name: COMPONENTS[model.kinds[name]].from_state(part_of(arrays, f"transform.{name}."), state)
-        for name, state in meta["transforms"].items()
-    }
-    load_weights(model.module, arrays)
+    with readable(Path(folder)):
+        model = cls.__new__(cls)
+        model._restore(arrays, meta, choose_device(device))
     return model
+
+
+@patch
+def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.device) -> None:
+    self.mdata, self.device, self.preset_name = None, device, meta["preset"]
+    self.batch_key, self.batches, self.kinds = meta["batch_key"], meta["batches"], meta["kinds"]
+    self.modalities, self.settings = list(meta["kinds"]), Preset(**meta["settings"])
+    self.settings.model.update({k: tuple(v) for k, v in self.settings.model.items() if isinstance(v, list)})
+    widths = tuple(meta["n_inputs"])
+    check_configuration(self._configured(widths), arrays)
+    self._build(widths)
+    self.history = pd.DataFrame(meta["history"])
+    self.transforms = {name: self._transform(name, part_of(arrays, f"transform.{name}."), state) for name, state in meta["transforms"].items()}
+    load_weights(self.module, arrays)
+
+
+@patch
+def _transform(self: CVQVAE, name: str, arrays: dict[str, np.ndarray], state: dict) -> Components:
+    check_transform(name, arrays, len(state["feature_names"]), self.config.n_inputs[self.modalities.index(name)])
+    return COMPONENTS[self.kinds[name]].from_state(arrays, state)
