@@ -169,6 +169,7 @@ def load_dataset(
     name: str,  # a row of `list_datasets()`
     data_home: str | Path | None = None,  # folder to look in first, and to download into; None: the user's cache
     sha256: dict[str, str] | None = None,  # file name -> checksum that a download must have, where you know better
+    trust_first_use: bool = False,  # accept, and remember, downloads whose checksums nobody published
 ) -> mudata.MuData:  # paired cells, raw counts
     "A data set by name, simulated, local or downloaded; raises DataError."
     if name == "demo":
@@ -176,8 +177,8 @@ def load_dataset(
     if name in LOCAL:
         return _load_local(name, data_home)
     if name in CATALOGUE:
-        files = fetch_all(name, folders=[folder / sub for folder in data_folders(data_home) for sub in (name, ".")], data_home=data_home, sha256=sha256)
-        return CONVERTERS[name](files)
+        folders = [folder / sub for folder in data_folders(data_home) for sub in (name, ".")]
+        return CONVERTERS[name](fetch_all(name, folders, data_home, sha256, trust_first_use))
     raise DataError(f"No data set {name!r}: choose one of {', '.join(list_datasets().index)}.")
 
 # %% ../nbs/00_datasets.ipynb #16c1d83b
