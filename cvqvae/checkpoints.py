@@ -64,7 +64,7 @@ def save_checkpoint(
     except Exception as error:  # safetensors has an error class of its own for a full disk
         raise OSError(f"{path} could not be written: {error}") from error
 
-
+# %% ../nbs/04_checkpoints.ipynb #e05dc0bc
 class Checkpoint(Callback):
     "Saves the training state every few epochs and at the end; warns, and trains on, where it cannot be written."
 
