@@ -15,12 +15,19 @@ from torch import Tensor
 def choose_device(
     device: str | torch.device | None = None,  # None: cuda, else mps, else cpu
 ) -> torch.device:
-    "The device asked for, or the best one that this machine has."
+    "The device asked for, or the best one that this machine has; raises `ValueError` for one that it has not."
     if device is not None:
-        return torch.device(device)
+        return _tried(device)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _tried(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device={device!r} cannot be used here: choose cpu, or leave it out. [{str(error).splitlines()[0]}]") from error
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import importlib.metadata
 import inspect
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -138,15 +139,15 @@ def save_result(
 def load_result(
     stem: Path,  # path without suffix
 ) -> Result | None:  # None where there is no whole result
-    "A kept result."
+    "A kept result; a damaged one does not count."
     try:
         plain = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
         with np.load(stem.with_suffix(".npz")) as arrays:
             embeddings = {name: arrays[name] for name in arrays.files}
-    except FileNotFoundError:
-        return None
-    plain["tables"] = {name: pd.DataFrame(table) for name, table in plain["tables"].items()}
-    return Result(embeddings, **plain)
+        plain["tables"] = {name: pd.DataFrame(table) for name, table in plain["tables"].items()}
+        return Result(embeddings, **plain)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None  # missing, or damaged: computed again
 
 # %% ../nbs/08_benchmark.ipynb #3a3320bb
 def attempt(

@@ -6,8 +6,9 @@
 __all__ = ['training_state', 'checkpoint_identity', 'save_checkpoint', 'Checkpoint', 'ResumeFrom', 'restore']
 
 # %% ../nbs/04_checkpoints.ipynb #1927d741
+import hashlib
 import json
-import os
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .callbacks import Callback
+from .checks import DataError
+from .files import write_atomically
 from .training import Trainer
 
 # %% ../nbs/04_checkpoints.ipynb #c0c42fb8
@@ -34,26 +37,36 @@ def training_state(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def checkpoint_identity(trainer: Trainer) -> dict:
-    "What must be equal for a checkpoint to fit a run: both configurations and the number of cells."
+    "What must be equal for a checkpoint to fit a run: both configurations, and the cells by a hash of what the model reads."
     model, training = asdict(trainer.model.config), asdict(trainer.config)
-    return json.loads(json.dumps({"model": model, "training": training, "n_cells": len(trainer.train_data)}))
+    return json.loads(json.dumps({"model": model, "training": training, "n_cells": len(trainer.train_data), "cells": _cells_hash(trainer)}))
+
+
+def _cells_hash(trainer: Trainer) -> str:
+    digest, data = hashlib.sha256(), trainer.train_data
+    for tensor in [*data.inputs, *([] if data.batch is None else [data.batch])]:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(
     trainer: Trainer,
     path: str | Path,  # a .safetensors file; replaced atomically
+    identity: dict | None = None,  # of `checkpoint_identity`, where it is known already
 ) -> None:
-    "Write everything that resuming needs."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"identity": checkpoint_identity(trainer), "epoch": trainer.epoch, "step": trainer.step, "history": trainer.history}
-    partial = path.with_name(path.name + ".part")
-    save_file(training_state(trainer), partial, metadata={"cvqvae": json.dumps(state)})
-    os.replace(partial, path)
+    "Write everything that resuming needs; raises OSError where the disk is full or read-only, and then leaves the file that was there."
+    state = {"identity": identity or checkpoint_identity(trainer), "epoch": trainer.epoch, "step": trainer.step, "history": trainer.history}
+    tensors, facts = training_state(trainer), {"cvqvae": json.dumps(state)}
+    try:
+        write_atomically(Path(path), lambda partial: save_file(tensors, partial, metadata=facts))
+    except OSError:
+        raise
+    except Exception as error:  # safetensors has an error class of its own for a full disk
+        raise OSError(f"{path} could not be written: {error}") from error
 
-
+# %% ../nbs/04_checkpoints.ipynb #e05dc0bc
 class Checkpoint(Callback):
-    "Saves the training state every few epochs and at the end."
+    "Saves the training state every few epochs and at the end; warns, and trains on, where it cannot be written."
 
     order = 30
 
@@ -64,9 +77,16 @@ class Checkpoint(Callback):
     ):
         self.path, self.every = Path(path), every
 
+    def before_fit(self, trainer: Trainer) -> None:
+        self.identity = checkpoint_identity(trainer)
+
     def after_epoch(self, trainer: Trainer) -> None:
-        if trainer.epoch % self.every == 0 or trainer.epoch == trainer.config.epochs:
-            save_checkpoint(trainer, self.path)
+        if trainer.epoch % self.every and trainer.epoch != trainer.config.epochs:
+            return
+        try:
+            save_checkpoint(trainer, self.path, self.identity)
+        except OSError as error:
+            warnings.warn(f"epoch {trainer.epoch} is not kept: {error}. The training goes on; free some space to have the next one kept.", stacklevel=2)
 
 # %% ../nbs/04_checkpoints.ipynb #41491b51
 class ResumeFrom(Callback):
@@ -83,12 +103,19 @@ class ResumeFrom(Callback):
     def before_fit(self, trainer: Trainer) -> None:
         if not self.path.exists():
             return
-        with safe_open(self.path, "pt") as file:
-            state = json.loads(file.metadata()["cvqvae"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if state["identity"] != checkpoint_identity(trainer):
-            raise ValueError(f"{self.path} belongs to another configuration or other cells: remove it, or use its settings")
-        restore(trainer, tensors, state)
+        remedy = f"remove {self.path} to start afresh"
+        try:
+            with safe_open(self.path, "pt") as file:
+                state = json.loads(file.metadata()["cvqvae"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except Exception as error:
+            raise DataError(f"{self.path} is no checkpoint, or is damaged ({error}): {remedy}") from error
+        if state.get("identity") != checkpoint_identity(trainer):
+            raise DataError(f"{self.path} belongs to another configuration or other cells: use its settings, or {remedy}")
+        try:
+            restore(trainer, tensors, state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(f"{self.path} does not hold what its header says ({error}): {remedy}") from error
 
 
 def restore(

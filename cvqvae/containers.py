@@ -7,6 +7,7 @@ __all__ = ['batch_labels', 'one_hot', 'as_mudata', 'concatenate', 'storable', 'w
 
 # %% ../nbs/05_containers.ipynb #23530450
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .cells import DataError, modality_kind, pair_modalities
+from .checks import check_modalities
 from .model import Latent
 from .mosaic import join_modalities, merged_obs
 
@@ -31,9 +33,12 @@ def batch_labels(
         columns = ", ".join(map(str, data.obs.columns)) or "none"
         raise DataError(f"batch_key={batch_key!r} is not a column of obs (columns: {columns})")
     labels = table[batch_key]
+    if isinstance(labels, pd.DataFrame):
+        raise DataError(f"obs[{batch_key!r}] stands for {labels.shape[1]} columns of one name: rename or drop the others")
     if labels.isna().any():
         raise DataError(f"obs[{batch_key!r}] has {labels.isna().sum()} missing values: fill or drop them")
-    return labels.astype(str)
+    whole = labels.dtype.kind == "f" and (labels % 1 == 0).all()  # 1.0 and 1 are one batch
+    return labels.astype("int64" if whole else labels.dtype).astype(str)
 
 
 def one_hot(
@@ -57,13 +62,17 @@ def as_mudata(
     if unpaired not in ("drop", "keep"):
         raise ValueError(f"unpaired={unpaired!r} is not 'drop' or 'keep'")
     if isinstance(data, MuData) and kinds is None and (unpaired == "keep" or _is_paired(data)):
+        check_modalities(dict(data.mod))
         return data
     if isinstance(data, MuData | Mapping):
         modalities = dict(data.mod if isinstance(data, MuData) else data)
     elif isinstance(data, Sequence) and all(isinstance(a, AnnData) for a in data):
         modalities = {_kind_of(a, i, kinds): a for i, a in enumerate(data)}
+        if len(modalities) < len(data):
+            raise DataError(f"two modalities of a list are {next(iter(modalities))}: name them in a dict, {{'first': a, 'second': b}}")
     else:
-        raise DataError(f"expected a MuData, or AnnData in a list or dict, got {type(data).__name__}")
+        hint = ": read it first, with cvqvae.datasets.read_any" if isinstance(data, str | Path) else ""
+        raise DataError(f"expected a MuData, or AnnData in a list or dict, got {type(data).__name__}{hint}")
     return join_modalities(modalities, kinds) if unpaired == "keep" else pair_modalities(modalities, kinds, empty)
 
 

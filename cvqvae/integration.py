@@ -24,12 +24,13 @@ from .cells import DataError, modality_kind
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
-from .containers import as_mudata, batch_labels, concatenate, storable, write_latent
+from .containers import as_mudata, concatenate, storable, write_latent
 from .model import JOINT, CrossVQVAE, Latent
-from .preprocessing import COMPONENTS, components_of, preprocess
+from .model_card import model_card
+from .preprocessing import components_of, preprocess
 from .presets import Preset, resolve_preset
-from .reading import CellReader, set_anchors
-from .storage import FORMAT, load_folder, load_weights, part_of, save_folder
+from .reading import CellReader, batch_categories, set_anchors
+from .storage import FORMAT, check_configuration, load_folder, load_weights, readable, save_folder
 from .training import Trainer, TrainingConfig
 from .translation import columns_of, predict_components, predict_features
 
@@ -58,17 +59,18 @@ class CVQVAE:
         self.preset_name = preset if isinstance(preset, str) else "custom"
         self.mdata, self.device = as_mudata(data, kinds, unpaired=unpaired), choose_device(device)
         kinds = {name: modality_kind(a, name) for name, a in self.mdata.mod.items()}
-        batches = [] if batch_key is None else sorted(batch_labels(self.mdata, batch_key).unique())
+        batches = [] if batch_key is None else batch_categories(self.mdata, batch_key)
         transforms = preprocess(self.mdata, batch_key=batch_key, seed=seed, **self.settings.preprocessing)
         widths = tuple(components_of(self.mdata[name]).shape[1] for name in kinds)
         self._build(CellReader(kinds, widths, transforms, batch_key, batches))
         self.history = pd.DataFrame()
 
-    def _build(self, reader: CellReader) -> None:
+    def _configured(self, reader: CellReader) -> ModelConfig:
         n_batches = len(reader.batches) if len(reader.batches) > 1 else 0
-        weights = (1.0,) * len(reader.kinds)
-        self.reader, self.modalities = reader, list(reader.kinds)
-        self.config = ModelConfig(reader.widths, n_batches, lambda_modality=weights, **self.settings.model)
+        return ModelConfig(reader.widths, n_batches, lambda_modality=(1.0,) * len(reader.widths), **self.settings.model)
+
+    def _build(self, reader: CellReader) -> None:
+        self.reader, self.modalities, self.config = reader, list(reader.kinds), self._configured(reader)
         self.training = TrainingConfig(**self.settings.training)
         self.module = CrossVQVAE(self.config).to(self.device).eval()
 
@@ -243,37 +245,15 @@ def _modality_of(self: CVQVAE, adata: AnnData) -> str:
 @patch
 def save(
     self: CVQVAE,
-    folder: str | Path,  # created; holds model.safetensors and model.json
+    folder: str | Path,  # created; holds model.safetensors, model.json and README.md
     overwrite: bool = False,  # replace an existing folder
 ) -> Path:
-    "Write weights, codebooks, preprocessing and settings; no pickle, and never half a model."
-    save_folder(Path(folder), self._arrays(), self._metadata(), overwrite)
+    "Write weights, codebooks, preprocessing, settings and a model card; no pickle, and never half a model."
+    arrays, about = self.reader.state()
+    arrays |= {f"module.{name}": value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}
+    own = {"format": FORMAT, "preset": self.preset_name, "settings": asdict(self.settings), "history": self.history.to_dict("list")}
+    save_folder(Path(folder), arrays, own | about, overwrite, {"README.md": model_card(own | about)})
     return Path(folder)
-
-
-@patch
-def _arrays(self: CVQVAE) -> dict[str, Tensor]:
-    arrays = {f"module.{k}": v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
-    for name, transform in self.transforms.items():
-        state, _ = transform.state()
-        arrays |= {f"transform.{name}.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in state.items()}
-    return arrays | {f"anchors.{name}": torch.from_numpy(v) for name, v in self.reader.anchors.items()}
-
-
-@patch
-def _metadata(self: CVQVAE) -> dict:
-    return {
-        "format": FORMAT,
-        "preset": self.preset_name,
-        "settings": asdict(self.settings),
-        "batch_key": self.reader.batch_key,
-        "batches": self.reader.batches,
-        "kinds": self.kinds,
-        "n_inputs": list(self.config.n_inputs),
-        "scales": self.reader.scales,
-        "transforms": {name: t.state()[1] for name, t in self.transforms.items()},
-        "history": self.history.to_dict("list"),
-    }
 
 # %% ../nbs/05_integration.ipynb #76358901
 @patch(cls_method=True)
@@ -282,18 +262,20 @@ def load(
     folder: str | Path,  # written by `save`
     device: str | None = None,
 ) -> "CVQVAE":
-    "A trained model without its cells: ready to embed and translate others."
+    "A trained model without its cells, ready to embed and translate others; raises `DataError` where the folder is no whole model."
     arrays, meta = load_folder(Path(folder))
-    model = cls.__new__(cls)
-    model.mdata, model.device, model.preset_name = None, choose_device(device), meta["preset"]
-    model.settings = Preset(**meta["settings"])
-    model.settings.model.update({k: tuple(v) for k, v in model.settings.model.items() if isinstance(v, list)})
-    transforms = {
-        name: COMPONENTS[meta["kinds"][name]].from_state(part_of(arrays, f"transform.{name}."), state)
-        for name, state in meta["transforms"].items()
-    }
-    places = meta["batch_key"], meta["batches"], part_of(arrays, "anchors."), meta.get("scales", {})
-    model._build(CellReader(meta["kinds"], tuple(meta["n_inputs"]), transforms, *places))
-    model.history = pd.DataFrame(meta["history"])
-    load_weights(model.module, arrays)
+    with readable(Path(folder)):
+        model = cls.__new__(cls)
+        model._restore(arrays, meta, choose_device(device))
     return model
+
+
+@patch
+def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.device) -> None:
+    self.mdata, self.device, self.preset_name, self.settings = None, device, meta["preset"], Preset(**meta["settings"])
+    self.settings.model.update({k: tuple(v) for k, v in self.settings.model.items() if isinstance(v, list)})
+    reader = CellReader.from_state(arrays, meta)
+    check_configuration(self._configured(reader), arrays)
+    self._build(reader)
+    self.history = pd.DataFrame(meta["history"])
+    load_weights(self.module, arrays)

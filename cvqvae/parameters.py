@@ -9,6 +9,7 @@ __all__ = ['REPORTS', 'SOURCES', 'option', 'Parameters', 'fields_of', 'checked',
 
 # %% ../nbs/09_parameters.ipynb #7c233cba
 import argparse
+import reprlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import yaml
 from mudata import MuData
 
 from .cells import DataError, counts_of
+from .checks import check_groups
 from .datasets import load_dataset, read_any, read_pair
 from .presets import PRESETS
 
@@ -32,10 +34,11 @@ def option(
     metavar: str = "N",  # placeholder in the help text
     choices: tuple = (),  # allowed values; empty: any
     least: float | None = None,  # smallest allowed number
+    most: float = float("inf"),  # largest allowed number
     reports: tuple = REPORTS,  # analyses that read it
 ):  # a dataclass field whose default is None
     "A field of a parameter list that knows its help text, its type, its range and who reads it."
-    facts = {"help": help, "kind": kind, "metavar": metavar, "choices": choices, "least": least, "reports": reports}
+    facts = {"help": help, "kind": kind, "metavar": metavar, "choices": choices, "least": least, "most": most, "reports": reports}
     return field(default=None, metadata=facts)
 
 # %% ../nbs/09_parameters.ipynb #7139ec66
@@ -56,7 +59,7 @@ class Parameters:
     preset: str = option("'default', or 'paper': the method exactly as published", choices=tuple(PRESETS), reports=_FITTING)
     epochs: int = option("how often the training sees every cell (default: the preset's, or each method's own)", int, least=1)
     components: int = option("components kept of each modality (default: the preset's)", int, least=2)
-    seed: int = option("the same seed gives the same result (default: 0)", int, least=0, reports=("integrate", "biology"))
+    seed: int = option("the same seed gives the same result (default: 0)", int, least=0, most=2**32 - 1, reports=("integrate", "biology"))
     methods: str = option("what to compare, separated by commas (default: all that are installed)", metavar="NAMES", reports=("benchmark",))
     seeds: str = option("seeds of our own methods, separated by commas (default: 0,1,2,3)", metavar="NUMBERS", reports=_COMPARING)
     annotation: str = option("genes and their places (.gtf or .bed), for scjoint and scdart", metavar="FILE", reports=("benchmark",))
@@ -95,14 +98,19 @@ def _one(name: str, value, about: dict, source: str):
     if value is None:
         return None
     if about["metavar"] in ("NAMES", "NUMBERS") and isinstance(value, list | tuple | int) and not isinstance(value, bool):
-        value = ",".join(map(str, value if isinstance(value, list | tuple) else [value]))
+        items = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(item, str | int) for item in items):
+            raise DataError(f"{source}: {name} must be names or numbers with commas between, got {reprlib.repr(value)}.")
+        value = ",".join(map(str, items))
     kinds = (int, float) if about["kind"] is float else about["kind"]
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise DataError(f"{source}: {name} must be {about['kind'].__name__}, got {value!r}.")
+        raise DataError(f"{source}: {name} must be {about['kind'].__name__}, got {reprlib.repr(value)}.")
     if about["choices"] and value not in about["choices"]:
-        raise DataError(f"{source}: {name} is one of {', '.join(about['choices'])}, got {value!r}.")
-    if about["least"] is not None and value < about["least"]:
+        raise DataError(f"{source}: {name} is one of {', '.join(about['choices'])}, got {reprlib.repr(value)}.")
+    if about["least"] is not None and not value >= about["least"]:
         raise DataError(f"{source}: {name} must be at least {about['least']}, got {value}.")
+    if about["least"] is not None and value > about["most"]:
+        raise DataError(f"{source}: {name} must be at most {about['most']}, got {reprlib.repr(value)}.")
     if about["metavar"] == "NUMBERS":
         numbers_of(value, f"{source}: {name}")
     return value
@@ -134,9 +142,11 @@ def read_parameters(
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
+    if path.stat().st_size > 1_000_000:
+        raise DataError(f"{path} has {path.stat().st_size:,} bytes: that is no file of parameters. They are lines like `epochs: 20`.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} must hold lines like `epochs: 20`, got a {type(values).__name__}.")
@@ -233,6 +243,8 @@ def columns_of(
         if column is not None and column not in mdata.obs:
             raise DataError(f"--{name} {column}: no such column of obs. Columns are: {', '.join(map(str, mdata.obs.columns)) or 'none'}.")
         columns[name] = column or (usual[name] if usual.get(name) in mdata.obs else None)
+        if column is not None:
+            check_groups(mdata.obs[column], f"--{name} {column}", "batches" if name == "batch" else "cell types")
     return columns
 
 

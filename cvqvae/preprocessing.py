@@ -11,7 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from .cells import DataError, modality_kind
+from .cells import DataError, counts_of, modality_kind
+from .checks import check_components
 from .components import ATACComponents, Components, ProteinComponents, RNAComponents
 
 # %% ../nbs/01_preprocessing.ipynb #e426ce88
@@ -31,15 +32,16 @@ def preprocess(
     """Components of every modality that has none yet.
 
     Sets `layers["counts"]` (a copy of the counts), `obsm["X_pca"]` or `obsm["X_lsi"]` (float32 [n, k]) and `uns["cvqvae_preprocessing"]`
-    of each modality. Raises `DataError` for counts that are none.
+    of each modality. Raises `DataError` for counts or given components that are none; then nothing is set.
     """
     options = {"rna": {"n_top_genes": n_top_genes}, "atac": {"drop_depth_components": drop_depth_components}, "protein": {}}
-    transforms = {}
-    for name, adata in mdata.mod.items():
-        kind = modality_kind(adata, name)
-        if COMPONENTS[kind].slot not in adata.obsm or MARK in adata.uns or recompute:
-            transforms[name] = COMPONENTS[kind](n_components, seed, **options[kind]).fit(adata, _batch_of(mdata, adata, batch_key), name)
-            _write(adata, transforms[name], n_components, seed)
+    kinds = {name: modality_kind(adata, name) for name, adata in mdata.mod.items()}
+    batches = {name: _batch_of(mdata, adata, batch_key) for name, adata in mdata.mod.items()}
+    missing = [name for name, adata in mdata.mod.items() if recompute or _checked(adata, name, COMPONENTS[kinds[name]].slot)]
+    transforms = {name: COMPONENTS[kinds[name]](n_components, seed, **options[kinds[name]]).fit(mdata[name], batches[name], name) for name in missing}
+    components = {name: transform.transform(mdata[name]) for name, transform in transforms.items()}
+    for name, transform in transforms.items():
+        _write(mdata[name], transform, components[name], n_components, seed)
     return transforms
 
 
@@ -47,13 +49,22 @@ def _batch_of(mdata: MuData, adata: AnnData, batch_key: str | None) -> pd.Series
     if batch_key is None:
         return None
     table = mdata.obs if batch_key in mdata.obs else adata.obs
+    if batch_key not in table:
+        raise DataError(f"batch_key={batch_key!r} is not a column of obs: {', '.join(map(str, mdata.obs.columns)) or 'it has none'}.")
     return table[batch_key].reindex(adata.obs_names)
 
 
-def _write(adata: AnnData, transform: Components, n_components: int, seed: int) -> None:
+def _checked(adata: AnnData, name: str, slot: str) -> bool:
+    "Are components to be computed? Raises `DataError` where they cannot be, or the given ones are none."
+    ours = slot not in adata.obsm or MARK in adata.uns
+    counts_of(adata, name) if ours else check_components(adata.obsm[slot], name, slot)
+    return ours
+
+
+def _write(adata: AnnData, transform: Components, components: np.ndarray, n_components: int, seed: int) -> None:
     if "counts" not in adata.layers:
         adata.layers["counts"] = adata.X.copy()
-    adata.obsm[transform.slot] = transform.transform(adata)
+    adata.obsm[transform.slot] = components
     adata.uns[MARK] = {"kind": transform.kind, "n_components": n_components, "seed": seed}
 
 
@@ -65,4 +76,4 @@ def components_of(
     slot = COMPONENTS[modality_kind(adata, name)].slot
     if slot not in adata.obsm:
         raise DataError(f"{name!r} has no obsm[{slot!r}]: call preprocess(mdata) first.")
-    return np.asarray(adata.obsm[slot], dtype=np.float32)
+    return check_components(adata.obsm[slot], name, slot)

@@ -7,9 +7,8 @@ __all__ = ['CONVERTERS', 'split_openproblems', 'unpacked', 'read_openproblems', 
            'read_shareseq']
 
 # %% ../nbs/00_public.ipynb #06fb031d
-import gzip
+import hashlib
 import os
-import shutil
 from pathlib import Path
 
 import anndata as ad
@@ -21,6 +20,7 @@ import scipy.io
 import scipy.sparse as sp
 
 from .cells import DataError, pair_modalities
+from .files import check_file, unpack
 
 # %% ../nbs/00_public.ipynb #4f9ca87e
 _TYPES = {"GEX": "rna", "ATAC": "atac", "ADT": "protein"}
@@ -80,28 +80,22 @@ def _pair(
 def unpacked(
     path: Path,  # file, perhaps .gz
 ) -> Path:  # the file without .gz, beside it, or in the user's cache where that folder is read-only; raises DataError
-    "Unpack a .gz once; a half-written result is never taken for a whole one."
+    "Unpack a .gz once, and again where it is newer; a half-written result is never taken for a whole one."
     if path.suffix != ".gz":
         return path
-    folder = path.parent if os.access(path.parent, os.W_OK) else Path(pooch.os_cache("cvqvae"))
-    folder.mkdir(parents=True, exist_ok=True)
-    target, partial = folder / path.stem, folder / f"{path.stem}.unpacking"
-    if target.exists():
-        return target
-    try:
-        with gzip.open(path, "rb") as source, open(partial, "wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 22)
-    except (EOFError, gzip.BadGzipFile) as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{path} is truncated or no gzip file: download it again. [{error}]") from error
-    return partial.replace(target)
+    target = path.with_suffix("")
+    if not os.access(path.parent, os.W_OK):
+        place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]  # files of one name in two folders are two files
+        target = Path(pooch.os_cache("cvqvae")) / f"{place}-{path.stem}"
+    fresh = target.exists() and target.stat().st_mtime >= path.stat().st_mtime
+    return target if fresh else unpack(path, target)
 
 
 def read_openproblems(
     files: dict[str, Path],  # "cells": the .h5ad or .h5ad.gz
 ) -> mudata.MuData:  # paired cells
     "Read a published Open Problems 2021 file."
-    return split_openproblems(ad.read_h5ad(unpacked(Path(files["cells"]))))
+    return split_openproblems(ad.read_h5ad(check_file(unpacked(Path(files["cells"])))))
 
 # %% ../nbs/00_public.ipynb #303e3a12
 def read_dense_text(
@@ -123,9 +117,13 @@ def read_peak_matrix(
     barcodes: Path,  # one cell per line
 ) -> ad.AnnData:  # cells x peaks, float32 CSR
     "A peak matrix with its two name files."
-    matrix = sp.csr_matrix(scipy.io.mmread(counts).T, dtype="float32")
     bed = pd.read_csv(peaks, sep="\t", header=None, usecols=[0, 1, 2]).astype(str)
     cells = pd.read_csv(barcodes, sep="\t", header=None)[0].astype(str)
+    n_peaks, n_cells, n_entries, *_ = scipy.io.mminfo(counts)
+    if (n_peaks, n_cells) != (len(bed), len(cells)) or n_entries > n_peaks * n_cells:
+        raise DataError(f"{counts} claims {n_entries:,} entries of {n_peaks:,} peaks x {n_cells:,} cells, but {peaks.name} names {len(bed):,} peaks "
+                        f"and {barcodes.name} {len(cells):,} cells: download the three files again.")
+    matrix = sp.csr_matrix(scipy.io.mmread(counts).T, dtype="float32")
     return ad.AnnData(matrix, obs=pd.DataFrame(index=cells.to_numpy()), var=pd.DataFrame(index=bed.agg("-".join, axis=1).to_numpy()))
 
 # %% ../nbs/00_public.ipynb #43621d3d

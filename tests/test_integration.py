@@ -65,7 +65,7 @@ def test_embedding_survives_a_file(fitted, tmp_path):
 def test_a_saved_model_is_the_same_model(fitted, tmp_path):
     model, mdata = fitted
     model.save(tmp_path / "model")
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["README.md", "model.json", "model.safetensors"]
     loaded = CVQVAE.load(tmp_path / "model", device="cpu")
     new = mdata[100:180].copy()
     a, b = model.latents(new), loaded.latents(new)

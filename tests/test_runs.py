@@ -195,7 +195,7 @@ def test_a_report_declares_what_it_can_be_told(name):
     cells = json.loads(runs.analysis_path(name).read_text())["cells"]
     source = next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
     declared = {line.split(" = ")[0] for line in source.splitlines() if " = " in line}
-    assert declared - {"out", "results"} == set(fields_of(name))
+    assert declared - {"out", "results", "checkpoint"} == set(fields_of(name))
 
 
 def test_a_failed_run_says_so_and_exits_with_1(monkeypatch, tmp_path, capsys):

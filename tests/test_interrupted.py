@@ -1,0 +1,133 @@
+"""Processes killed at random moments, full and read-only disks, several runs at once: nothing is lost, nothing is mixed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cvqvae import runs
+from cvqvae.checks import DataError
+from cvqvae.parameters import Parameters
+
+TIMES = int(os.environ.get("CVQVAE_FAULTS", "4"))
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    "What came of every job of faults.py except the fuzzer."
+    command = [sys.executable, "-W", "ignore", Path(__file__).with_name("faults.py"), tmp_path_factory.mktemp("faults") / "jobs", TIMES]
+    names = ["saves", "writes", "downloads", "fits", "runs", "disks"]
+    done = subprocess.run([*map(str, command), *names], capture_output=True, text=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["job"] for row in rows] == names and not any(row["code"] for row in rows), done.stdout + done.stderr
+    return {row["job"]: row["result"] for row in rows}
+
+
+def test_a_killed_save_leaves_a_whole_model(faults):
+    assert len(faults["saves"]) == TIMES  # each was read and compared in the job
+    assert len(faults["writes"]) == TIMES
+
+
+def test_a_killed_download_leaves_the_whole_file_or_none_and_goes_on(faults):
+    assert faults["downloads"] == TIMES
+
+
+def test_a_training_that_was_killed_ends_in_the_same_embedding(faults):
+    assert faults["fits"]["same embedding"] and min(faults["fits"]["epochs found after a kill"]) >= 10
+
+
+def test_a_killed_run_is_continued_and_named(faults):
+    found = faults["runs"]
+    assert found["checkpoints kept"] == 1 and found["same embedding"]
+    assert {"run", "whole", "run-interrupted"} <= set(found["folders"])
+    assert not [name for name in found["folders"] if name.startswith(".") or name == "checkpoints"]
+
+
+def test_two_runs_into_one_folder_do_not_mix(faults):
+    assert faults["runs"]["refused while another writes"]
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing(faults):
+    found = faults["disks"]
+    assert found["save"] and found["write"] and found["training goes on"]
+    assert found["old model"] == 7 and found["old file"] == "[7]" and found["left behind"] == ["model", "state.json"]
+
+
+def test_a_read_only_folder_is_an_error_before_any_work(faults):
+    assert faults["disks"]["read-only save"] and faults["disks"]["read-only run"]
+
+
+def test_a_name_that_was_taken_meanwhile_costs_nothing(tmp_path):
+    with pytest.raises(DataError, match="lie in .*run-2"), runs.run_folder(tmp_path / "run") as partial:
+        (partial / "result").touch()
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "of another").touch()
+    assert (tmp_path / "run-2" / "result").exists() and (tmp_path / "run" / "of another").exists()
+
+
+def test_a_full_disk_does_not_hide_the_error_of_a_run(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    with pytest.raises(RuntimeError, match="the real reason") as caught, runs.run_folder(tmp_path / "run"):
+        monkeypatch.setattr(Path, "write_text", full)
+        raise RuntimeError("the real reason")
+    assert caught.value.folder == tmp_path / "run-failed"
+
+
+def test_a_result_that_was_damaged_is_computed_again(tmp_path):
+    import numpy as np
+
+    from cvqvae.baselines import Result
+    from cvqvae.benchmark import load_result, save_result
+
+    stem = tmp_path / "raw-0-abc"
+    save_result(Result({"joint": np.ones((3, 2))}, 1.0), stem)
+    assert load_result(stem) is not None
+    whole = stem.with_suffix(".npz").read_bytes()
+    for damaged in (whole[:50], b"", b"\x80\x04junk"):
+        stem.with_suffix(".npz").write_bytes(damaged)
+        assert load_result(stem) is None
+    stem.with_suffix(".npz").write_bytes(whole)
+    stem.with_suffix(".json").write_text("{")
+    assert load_result(stem) is None
+
+
+SEVERAL = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from bad_cells import cells
+from cvqvae import runs
+from cvqvae.parameters import Parameters
+from faults import fit_with, small_cells
+import json, numpy as np
+
+def pretended(name, folder, parameters):
+    model = fit_with(small_cells(), parameters["checkpoint"], 12)
+    np.save(folder / "embedding.npy", model.latents()["joint"].z.numpy())
+
+runs.execute, runs.write_html = pretended, lambda notebook: None
+runs.run_analysis("integrate", Parameters(mudata=sys.argv[1], batch="batch"), sys.argv[2])
+"""
+
+
+def test_several_runs_at_once_finish_alike(tmp_path):
+    import numpy as np
+    from bad_cells import cells
+
+    cells().write_h5mu(tmp_path / "cells.h5mu")
+    start = [sys.executable, "-W", "ignore", "-c", SEVERAL, str(tmp_path / "cells.h5mu")]
+    started = [subprocess.Popen([*start, str(tmp_path / f"run{i}"), str(Path(__file__).parent)], stdout=subprocess.DEVNULL) for i in range(3)]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    embeddings = [np.load(tmp_path / f"run{i}" / "embedding.npy") for i in range(3)]
+    assert all(np.array_equal(embeddings[0], other) for other in embeddings[1:])
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_run_without_cells_leaves_nothing(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        runs.run_analysis("integrate", Parameters(mudata=str(tmp_path / "none.h5mu")), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
