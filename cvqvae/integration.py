@@ -215,7 +215,7 @@ def translate(
     x, batch = torch.from_numpy(self._components(adata, source)), self._covariate(adata)
     predicted = np.concatenate([self._translate_block(CellData([x], batch).rows(r), source, to) for r in torch.arange(len(x)).split(block)])
     result = AnnData(transform.inverse_transform(predicted), obs=adata.obs[[]].copy(), var=pd.DataFrame(index=transform.feature_names))
-    result.obsm["X_lsi" if self.kinds[to] == "atac" else "X_pca"] = predicted
+    result.obsm[COMPONENTS[self.kinds[to]].slot] = predicted
     return result
 
 

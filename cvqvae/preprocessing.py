@@ -38,7 +38,7 @@ def preprocess(
     for name, adata in mdata.mod.items():
         kind = modality_kind(adata, name)
         if COMPONENTS[kind].slot not in adata.obsm or MARK in adata.uns or recompute:
-            transforms[name] = COMPONENTS[kind](n_components, seed, **options[kind]).fit(adata, batch, name)
+            transforms[name] = COMPONENTS[kind](n_components, seed, **options.get(kind, {})).fit(adata, batch, name)
             _write(adata, transforms[name], n_components, seed)
     return transforms
 
