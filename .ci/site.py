@@ -32,7 +32,8 @@ def processed(work: Path) -> Path:
     "What nbdev makes of the notebooks: show_doc executed, hidden cells gone."
     path = os.pathsep.join([str(ROOT / ".ci"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     program = "from nbdev.serve import proc_nbs; proc_nbs(force=True)"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=work, env=os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}, stdout=subprocess.DEVNULL, check=True)
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    subprocess.run([sys.executable, "-c", program], cwd=work, env=environment, stdout=subprocess.DEVNULL, check=True)
     return work / "_proc"
 
 
