@@ -46,7 +46,7 @@ def exports(cells: list[str]) -> list[str]:
 
 
 def unused(cells: list[str]) -> list[str]:
-    "Exports that no example of their own chapter calls, and, where one does, none of those cells asserts anything."
+    "Exports that stand in no asserting example of their own chapter; those that other exported code uses are marked."
     examples = [cell for cell in cells if not re.match(r"#\|\s*(export|default_exp)", cell)]
     checks = re.compile(r"\bassert\b|\btest_\w+\(|pytest\.raises|test_fail")
     checked = "\n".join(cell for cell in examples if checks.search(cell))
