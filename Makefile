@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test environment export clean-notebooks in-sync test-notebooks test-python lint readme docs hooks
+.PHONY: help demo test environment export clean-notebooks in-sync test-notebooks test-python lint readme docs measures hooks
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do if $$p -c '' 2>/dev/null; then echo $$p; break; fi; done)
 VENV ?= .venv
@@ -49,10 +49,13 @@ test-python: $(DEV) ## pytest, with the coverage of the package
 lint: $(DEV) ## ruff on the package and its tests
 	@ruff check cvqvae tests setup.py .ci
 
+measures: $(DEV) ## cell and function lengths, prose to code, what has no example, sizes of outputs
+	@python .ci/measures.py
+
 readme: $(DEV) ## README.md from nbs/index.ipynb
 	@python .ci/readme.py
 
-docs: $(DEV) ## the documentation as a website in _docs
+docs: $(DEV) ## the documentation as a website in _docs; fails on a broken link
 	@.ci/docs
 
 hooks: $(DEV) ## git merges notebooks cell by cell, and trusts them

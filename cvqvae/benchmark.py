@@ -92,8 +92,9 @@ def deciding(
     "What decides about an embedding besides cells and settings; a change elsewhere in the package keeps results."
     package, fit = Path(importlib.import_module("cvqvae").__file__).parent, METHODS[method].fit
     names = _OWN if method in OWN else sorted({fit.__module__.split(".")[-1], "peers", "normalisation"} - {"baselines"})
-    texts = [(package / f"{name}.py").read_text(encoding="utf-8") for name in names]
-    found = {"source": hash_of(inspect.getsource(fit_own) if method in OWN else "", *texts)}
+    texts = [(package / f"{name}.py").read_text(encoding="utf-8") for name in names if (package / f"{name}.py").is_file()]
+    outside = "" if fit.__module__.startswith("cvqvae.") else inspect.getsource(fit)
+    found = {"source": hash_of(inspect.getsource(fit_own) if method in OWN else outside, *texts)}
     for name in ("torch", _PACKAGES.get(method, "numpy")):
         try:
             found[name] = importlib.metadata.version(name)

@@ -116,7 +116,7 @@ def _pseudotimes(
         return None, "no obs column starts with 'pseudotime'"
     found = {}
     for name in mdata.mod:
-        words = (name.lower(), *_KIND_WORDS[modality_kind(mdata[name], name)])
+        words = (name.lower(), *_KIND_WORDS.get(modality_kind(mdata[name], name), ()))
         own = [column for column in columns if any(word in column.lower() for word in words)] or columns
         found[name] = find_column(mdata, own[0]).to_numpy(dtype=float)
     return found, ""

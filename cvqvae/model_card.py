@@ -15,7 +15,8 @@ def model_card(
     "What a model reads, how it was trained, how to use it, and what it cannot know."
     history = pd.DataFrame(metadata["history"])
     features = {name: len(t["feature_names"]) for name, t in metadata["transforms"].items()}
-    inputs = [f"| {name} | {kind} | {features.get(name, 'given as components')} | {k} |" for (name, kind), k in zip(metadata["kinds"].items(), metadata["n_inputs"])]
+    widths = dict(zip(metadata["kinds"], metadata["n_inputs"]))
+    inputs = [f"| {name} | {kind} | {features.get(name, 'given as components')} | {widths[name]} |" for name, kind in metadata["kinds"].items()]
     batches = ", ".join(metadata["batches"]) or "none named"
     loss = f", training loss {history['train_loss'].iloc[0]:.3g} to {history['train_loss'].iloc[-1]:.3g}" if len(history) else ""
     return "\n".join([
@@ -26,7 +27,7 @@ def model_card(
         f"- Batches ({metadata['batch_key'] or 'no column'}): {batches}.",
         "- Trained without cell types.", "",
         "## Use", "", "```python", "import cvqvae", 'model = cvqvae.CVQVAE.load("this folder")', "model.embed(new_cells)", "```", "",
-        "Features are matched by name, so new cells need the same assay, genome and naming. Cells of a tissue or state that the training did not see",
-        "are placed among those that it did. The files hold components of up to 2,000 training cells where batches are corrected; no counts, no cell names.", "",
+        "Features are matched by name, so new cells need the same assay, genome and naming. Cells of a tissue or state that the training",
+        "did not see are placed among those that it did. The files hold components of up to 2,000 training cells where batches are corrected; no counts, no cell names.", "",
         "## To be filled in", "", "- Cells: organism, tissue, donors, protocol, accession:", "- Licence and consent:", "- Contact:", "",
     ])

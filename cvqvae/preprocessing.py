@@ -38,7 +38,7 @@ def preprocess(
     kinds = {name: modality_kind(adata, name) for name, adata in mdata.mod.items()}
     batches = {name: _batch_of(mdata, adata, batch_key) for name, adata in mdata.mod.items()}
     missing = [name for name, adata in mdata.mod.items() if recompute or _checked(adata, name, COMPONENTS[kinds[name]].slot)]
-    transforms = {name: COMPONENTS[kinds[name]](n_components, seed, **options[kinds[name]]).fit(mdata[name], batches[name], name) for name in missing}
+    transforms = {name: COMPONENTS[kinds[name]](n_components, seed, **options.get(kinds[name], {})).fit(mdata[name], batches[name], name) for name in missing}
     components = {name: transform.transform(mdata[name]) for name, transform in transforms.items()}
     for name, transform in transforms.items():
         _write(mdata[name], transform, components[name], n_components, seed)
@@ -67,7 +67,7 @@ def _write(adata: AnnData, transform: Components, components: np.ndarray, n_comp
     adata.obsm[transform.slot] = components
     adata.uns[MARK] = {"kind": transform.kind, "n_components": n_components, "seed": seed}
 
-
+# %% ../nbs/01_preprocessing.ipynb #7006d4a0
 def components_of(
     adata: AnnData,  # one modality
     name: str = "modality",  # how errors call it

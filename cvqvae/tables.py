@@ -30,7 +30,9 @@ def mean_and_spread(
     part = scores[scores["view"] == view]
     order = ORDER if view != "run" else ["seconds", "peak_gib"]
     grouped = part.groupby(["method", "metric"], sort=False)["value"]
-    shape = {"index": pd.unique(scores["method"]), "columns": [name for name in order if name in set(part["metric"])]}
+    measured = dict.fromkeys(part["metric"])
+    columns = [name for name in order if name in measured] + [name for name in measured if name not in order]
+    shape = {"index": pd.unique(scores["method"]), "columns": columns}
     mean, spread = grouped.mean().unstack(), grouped.std().unstack()
     return mean.reindex(**shape).dropna(axis=1, how="all"), spread.reindex(**shape).reindex_like(mean.reindex(**shape).dropna(axis=1, how="all"))
 
