@@ -15,7 +15,9 @@ import anndata as ad
 import mudata
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
+from anndata.abc import CSCDataset
+
+from .backed import is_stored, totals, value_blocks
 
 # %% ../nbs/00_cells.ipynb #282dcc82
 logger = logging.getLogger("cvqvae")
@@ -108,13 +110,6 @@ def modality_kind(
     return kinds.pop()
 
 # %% ../nbs/00_cells.ipynb #ecdba3f3
-def _values(
-    matrix,  # sparse or dense, [cells, features]
-) -> np.ndarray:  # the stored values, flat, no copy where possible
-    "The stored numbers of a matrix."
-    return matrix.data if sp.issparse(matrix) else np.asarray(matrix).reshape(-1)
-
-
 def _problem(
     values: np.ndarray,  # flat block of stored values
 ) -> str | None:  # what is wrong, or None
@@ -138,9 +133,10 @@ def counts_of(
     matrix = adata.layers["counts"] if "counts" in adata.layers else adata.X
     if matrix is None:
         raise DataError(f"{name!r} holds no matrix: put raw counts into X or layers['counts'].")
-    values = _values(matrix)
-    for start in range(0, len(values), block):
-        if problem := _problem(values[start : start + block]):
+    if isinstance(matrix, CSCDataset):
+        raise DataError(f"{slot} of {name!r} is stored by columns (CSC), so cells cannot be read one after the other: write it as CSR (adata.X.tocsr()).")
+    for values in value_blocks(matrix, block):
+        if problem := _problem(values):
             raise DataError(f"{slot} of {name!r} holds {problem}: put raw counts into layers['counts'].")
     return matrix
 
@@ -180,7 +176,7 @@ def _detected(
     axis: int,  # 0 per feature, 1 per cell
 ) -> np.ndarray:  # bool, True where there is a count
     "Which rows (axis 1) or columns (axis 0) hold any count."
-    return np.asarray(matrix.sum(axis=axis)).reshape(-1) > 0
+    return totals(matrix, axis) > 0
 
 
 def _take(
@@ -188,7 +184,18 @@ def _take(
     rows: pd.Index,  # cells to keep, in this order
 ) -> ad.AnnData:  # the argument itself when nothing changes
     "Cells by name; no copy when they are already those, in that order."
-    return adata if adata.obs_names.equals(rows) else adata[rows].copy()
+    if adata.obs_names.equals(rows):
+        return adata
+    _refuse_copy(adata)
+    return adata[rows].copy()
+
+
+def _refuse_copy(
+    adata: ad.AnnData,  # one modality
+) -> None:  # raises DataError where its counts lie on disk
+    "Cells are never taken out of counts on disk, because that would read them all."
+    if is_stored(adata.X) or any(map(is_stored, adata.layers.values())):
+        raise DataError("Backed modalities must hold the same cells in the same order, each with a count: write them so with cvqvae.datasets.write_paired.")
 
 
 def _drop_empty(
@@ -204,8 +211,10 @@ def _drop_empty(
         dropped[f"empty_cells_{name}"] = int((~found).sum())
         cells &= found
     _refuse(dropped, empty, cells.any())
-    kept = {name: adata if cells.all() else adata[cells].copy() for name, adata in modalities.items()}
+    kept = {name: _take(adata, adata.obs_names[cells]) for name, adata in modalities.items()}
     for name, adata in kept.items():
+        if is_stored(adata.X):
+            continue  # columns without a count stay, and count nothing
         features = _detected(counts_of(adata, name), 0)
         dropped[f"empty_features_{name}"] = int((~features).sum())
         kept[name] = adata if features.all() else adata[:, features].copy()
