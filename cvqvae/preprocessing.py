@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
+from .backed import is_stored
 from .cells import DataError, modality_kind
 from .components import ATACComponents, Components, ProteinComponents, RNAComponents
 
@@ -29,7 +30,7 @@ def preprocess(
 ) -> dict[str, Components]:  # fitted transform per modality that was computed here
     """Components of every modality that has none yet.
 
-    Sets `layers["counts"]` (a copy of the counts), `obsm["X_pca"]` or `obsm["X_lsi"]` (float32 [n, k]) and `uns["cvqvae_preprocessing"]`
+    Sets `layers["counts"]` (a copy of the counts, not where they lie on disk), `obsm["X_pca"]` or `obsm["X_lsi"]` (float32 [n, k]) and `uns["cvqvae_preprocessing"]`
     of each modality. Raises `DataError` for counts that are none.
     """
     options = {"rna": {"n_top_genes": n_top_genes}, "atac": {"drop_depth_components": drop_depth_components}, "protein": {}}
@@ -38,15 +39,15 @@ def preprocess(
     for name, adata in mdata.mod.items():
         kind = modality_kind(adata, name)
         if COMPONENTS[kind].slot not in adata.obsm or MARK in adata.uns or recompute:
-            transforms[name] = COMPONENTS[kind](n_components, seed, **options[kind]).fit(adata, batch, name)
-            _write(adata, transforms[name], n_components, seed)
+            transforms[name] = COMPONENTS[kind](n_components, seed, **options[kind])
+            _write(adata, transforms[name], transforms[name].fit_transform(adata, batch, name), n_components, seed)
     return transforms
 
 
-def _write(adata: AnnData, transform: Components, n_components: int, seed: int) -> None:
-    if "counts" not in adata.layers:
+def _write(adata: AnnData, transform: Components, components: np.ndarray, n_components: int, seed: int) -> None:
+    if "counts" not in adata.layers and not is_stored(adata.X):
         adata.layers["counts"] = adata.X.copy()
-    adata.obsm[transform.slot] = transform.transform(adata)
+    adata.obsm[transform.slot] = components
     adata.uns[MARK] = {"kind": transform.kind, "n_components": n_components, "seed": seed}
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Repeated', 'add_moments', 'mean_variance', 'normalised_dispersion', 'variable_genes', 'covariance', 'principal_axes',
-           'gram_product', 'right_singular_vectors']
+           'gram_product', 'right_singular_vectors', 'Kept']
 
 # %% ../nbs/01_streaming.ipynb #153b514e
 from collections.abc import Callable, Iterator
@@ -139,7 +139,7 @@ def right_singular_vectors(
     blocks,  # iterable of CSC float32 [rows, features], walked over once per pass
     n_features: int,
     k: int,  # vectors wanted
-    passes: int = 6,  # more for a slowly falling spectrum
+    passes: int = 7,  # more for a slowly falling spectrum
     oversampling: int = 10,  # further columns of the random start
     seed: int = 0,  # of the start
 ) -> tuple[np.ndarray, np.ndarray]:  # vectors, float32 [features, k], largest loading positive; singular values, float64 [k]
@@ -168,3 +168,17 @@ def _best(basis: np.ndarray, projected: np.ndarray, k: int) -> tuple[np.ndarray,
     found = basis @ vectors[:, : -k - 1 : -1].astype(np.float32)
     found *= np.sign(found[np.abs(found).argmax(0), np.arange(k)])
     return found, np.sqrt(np.maximum(values[: -k - 1 : -1], 0))
+
+# %% ../nbs/01_streaming.ipynb #11139aee
+class Kept:
+    "Blocks in memory, compressed by columns, with short row numbers."
+
+    def __init__(
+        self,
+        blocks: Iterator,  # of CSC float32 [at most 65,536 rows, features]
+    ):
+        self.parts = [(b.data, b.indices.astype(np.uint16), b.indptr, b.shape) for b in blocks]
+
+    def __iter__(self) -> Iterator:
+        for data, indices, pointers, shape in self.parts:
+            yield sp.csc_matrix((data, indices.astype(np.int32), pointers), shape)
