@@ -69,8 +69,8 @@ class Components:
     ) -> np.ndarray:  # float32 [n, k]; mapped from a temporary file where the counts are on disk
         "Learn from these cells and return their components, with fewer passes than `fit` and `transform`."
         counts = counts_of(adata, name)
-        self._learn(counts, adata.var_names, batch, name)
-        return self._components(counts, np.arange(adata.n_vars)[adata.var_names.isin(self.feature_names)])
+        found = self._learn(counts, adata.var_names, batch, name, room_for(counts))
+        return self._components(counts, np.flatnonzero(adata.var_names.isin(self.feature_names))) if found is None else found
 
     def transform(
         self,
@@ -139,7 +139,7 @@ class ScaledPCA(Components):
             add_moments(sums, self.normalise(part), everyone[: part.shape[0]])
         return np.ones(counts.shape[1], bool), sums[0]
 
-    def _learn(self, counts, names: pd.Index, batch: pd.Series | None, name: str) -> None:
+    def _learn(self, counts, names: pd.Index, batch: pd.Series | None, name: str, room: Callable | None = None) -> None:
         keep, sums = self._choose(counts, batch)
         self.feature_names, positions = names[keep], np.flatnonzero(keep)
         mean, variance = mean_variance(sums[:, keep], counts.shape[0])
@@ -254,7 +254,7 @@ class ATACComponents(Components):
         super().__init__(n_components, seed)
         self.drop_depth_components = drop_depth_components
 
-    def _learn(self, counts, names: pd.Index, batch: pd.Series | None, name: str) -> None:
+    def _learn(self, counts, names: pd.Index, batch: pd.Series | None, name: str, room: Callable | None = None) -> np.ndarray | None:
         self.feature_names, (idf, depth) = names, _tally(counts, self.rows)
         k = self._cap(min(counts.shape) - 1, name)
         blocks = Repeated(lambda: (tf_idf(part, idf).tocsc() for _, part in row_blocks(counts, self.rows)))
@@ -264,8 +264,10 @@ class ATACComponents(Components):
         keep = self._kept(vectors.T @ sums / values[:, None], depth)
         vectors, values = vectors[:, keep], values[keep]
         self._set_scale(idf, vectors, values, sums[:, 0], energy, counts.shape[0])
-        self._set_way_back(blocks, sums[:, 0] / counts.shape[0], counts.shape[0])
+        components = room and room((counts.shape[0], len(values)))
+        self._set_way_back(blocks, sums[:, 0] / counts.shape[0], components)
         self.arrays = {key: np.asarray(value, np.float32) for key, value in self.arrays.items()}
+        return components
 
     def _kept(self, products: np.ndarray, depth: np.ndarray) -> np.ndarray:
         "Which components to keep, by their products with 1 and with the log depth, float [k, 2]."
@@ -301,18 +303,21 @@ def _weighted_sums(blocks, weights: np.ndarray) -> tuple[np.ndarray, float]:
 
 # %% ../nbs/01_components.ipynb #72fcee0f
 @patch
-def _set_way_back(self: ATACComponents, blocks, mean: np.ndarray, n: int) -> None:
-    k = len(self.arrays["std"])
-    cross, gram, total = np.zeros((k, len(mean))), np.zeros((k, k)), np.zeros(k)
+def _set_way_back(self: ATACComponents, blocks, mean: np.ndarray, components: np.ndarray | None) -> None:
+    k, n = len(self.arrays["std"]), 0
+    cross, gram, total = np.zeros((len(mean), k), np.float32), np.zeros((k, k)), np.zeros(k)
     loadings = np.ascontiguousarray(self.arrays["loadings"].T, dtype=np.float32)
     for block in blocks:
         x = self._standardise(block @ loadings)
-        cross += (block.T @ x).T
+        cross += block.T @ x
         gram += x.T @ x
         total += x.sum(0, dtype=np.float64)
+        if components is not None:
+            components[n : n + len(x)] = x
+        n += len(x)
     centre = total / n
     ridge = gram - n * np.outer(centre, centre) + 1e-3 * n * np.eye(k)
-    decoder = np.linalg.lstsq(ridge, cross - np.outer(total, mean), rcond=None)[0]
+    decoder = np.linalg.solve(ridge, cross.T - np.outer(total, mean))
     self.arrays |= {"decoder": decoder, "intercept": mean - centre @ decoder}
 
 # %% ../nbs/01_components.ipynb #925ead9b

@@ -158,8 +158,11 @@ def right_singular_vectors(
 
 
 def _orthonormal(columns: np.ndarray, known: np.ndarray) -> np.ndarray:
-    for _ in range(2):  # twice is enough against rounding
-        columns = np.linalg.qr(columns - known @ (known.T @ columns))[0]
+    for _ in range(3):  # the first two leave rounding errors
+        columns = columns - known @ (known.T @ columns)
+        values, vectors = np.linalg.eigh((columns.T @ columns).astype(np.float64))
+        scale = vectors / np.sqrt(np.maximum(values, values[-1] * 1e-12))
+        columns = columns @ scale.astype(np.float32)
     return columns
 
 
