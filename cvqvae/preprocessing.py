@@ -12,7 +12,8 @@ from mudata import MuData
 
 from .backed import is_stored
 from .cells import DataError, modality_kind
-from .components import ATACComponents, Components, ProteinComponents, RNAComponents
+from .components import Components, ProteinComponents, RNAComponents
+from .lsi import ATACComponents
 
 # %% ../nbs/01_preprocessing.ipynb #e426ce88
 COMPONENTS = {"rna": RNAComponents, "atac": ATACComponents, "protein": ProteinComponents}
