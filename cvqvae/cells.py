@@ -16,6 +16,7 @@ import mudata
 import numpy as np
 import pandas as pd
 
+from .backed import is_stored, totals
 from .checks import DataError, check_modalities, counts_of
 
 # %% ../nbs/00_cells.ipynb #282dcc82
@@ -139,7 +140,7 @@ def _detected(
     axis: int,  # 0 per feature, 1 per cell
 ) -> np.ndarray:  # bool, True where there is a count
     "Which rows (axis 1) or columns (axis 0) hold any count."
-    return np.asarray(matrix.sum(axis=axis)).reshape(-1) > 0
+    return totals(matrix, axis) > 0
 
 
 def _take(
@@ -147,7 +148,18 @@ def _take(
     rows: pd.Index,  # cells to keep, in this order
 ) -> ad.AnnData:  # the argument itself when nothing changes
     "Cells by name; no copy when they are already those, in that order."
-    return adata if adata.obs_names.equals(rows) else adata[rows].copy()
+    if adata.obs_names.equals(rows):
+        return adata
+    _refuse_copy(adata)
+    return adata[rows].copy()
+
+
+def _refuse_copy(
+    adata: ad.AnnData,  # one modality
+) -> None:  # raises DataError where its counts lie on disk
+    "Cells are never taken out of counts on disk, because that would read them all."
+    if is_stored(adata.X) or any(map(is_stored, adata.layers.values())):
+        raise DataError("Backed modalities must hold the same cells in the same order, each with a count: write them so with cvqvae.datasets.write_paired.")
 
 
 def _drop_empty(
@@ -163,8 +175,10 @@ def _drop_empty(
         dropped[f"empty_cells_{name}"] = int((~found).sum())
         cells &= found
     _refuse(dropped, empty, cells.any())
-    kept = {name: adata if cells.all() else adata[cells].copy() for name, adata in modalities.items()}
+    kept = {name: _take(adata, adata.obs_names[cells]) for name, adata in modalities.items()}
     for name, adata in kept.items():
+        if is_stored(adata.X):
+            continue  # columns without a count stay, and count nothing
         features = _detected(counts_of(adata, name), 0)
         dropped[f"empty_features_{name}"] = int((~features).sum())
         kept[name] = adata if features.all() else adata[:, features].copy()

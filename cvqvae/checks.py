@@ -14,6 +14,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from anndata.abc import CSCDataset
+
+from .backed import value_blocks
 
 # %% ../nbs/00_checks.ipynb #9cc05ddc
 class DataError(ValueError):
@@ -21,13 +24,6 @@ class DataError(ValueError):
 
 # %% ../nbs/00_checks.ipynb #3545a8cb
 _LARGEST = 2**24
-
-
-def _values(
-    matrix,  # sparse or dense, [cells, features]
-) -> np.ndarray:  # the stored values, flat, no copy where possible
-    "The stored numbers of a matrix."
-    return matrix.data if sp.issparse(matrix) else np.asarray(matrix).reshape(-1)
 
 
 def _problem(
@@ -55,9 +51,10 @@ def counts_of(
     matrix = adata.layers["counts"] if "counts" in adata.layers else adata.X
     if matrix is None:
         raise DataError(f"{name!r} holds no matrix: put raw counts into X or layers['counts'].")
-    values = _values(matrix)
-    for start in range(0, len(values), block):
-        if problem := _problem(values[start : start + block]):
+    if isinstance(matrix, CSCDataset):
+        raise DataError(f"{slot} of {name!r} is stored by columns (CSC), so cells cannot be read one after the other: write it as CSR (adata.X.tocsr()).")
+    for values in value_blocks(matrix, block):
+        if problem := _problem(values):
             raise DataError(f"{slot} of {name!r} holds {problem}: put raw counts into layers['counts'].")
     return matrix
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['logger', 'LOCAL', 'read_modality', 'read_pair', 'read_mudata', 'split_kinds', 'read_10x', 'data_folders',
            'list_datasets', 'load_dataset', 'read_any', 'KINDS', 'DataError', 'check_file', 'check_names', 'counts_of',
-           'declare_kind', 'modality_kind', 'pair_modalities', 'shared_cells', 'simulate']
+           'declare_kind', 'modality_kind', 'pair_modalities', 'shared_cells', 'simulate', 'read_backed',
+           'write_paired']
 
 # %% ../nbs/00_datasets.ipynb #5cc35448
 import logging
@@ -23,9 +24,11 @@ from .downloads import CATALOGUE, fetch_all
 from .files import check_file
 from .public import CONVERTERS
 from .simulation import simulate
+from .stored import open_checked, read_backed, write_paired
 
 # %% ../nbs/00_datasets.ipynb #7f4761d4
-_all_ = ["KINDS", "DataError", "check_file", "check_names", "counts_of", "declare_kind", "modality_kind", "pair_modalities", "shared_cells", "simulate"]
+_all_ = ["KINDS", "DataError", "check_file", "check_names", "counts_of", "declare_kind", "modality_kind", "pair_modalities", "shared_cells", "simulate",
+         "read_backed", "write_paired"]
 logger = logging.getLogger("cvqvae")
 
 # %% ../nbs/00_datasets.ipynb #123d173a
@@ -63,12 +66,14 @@ def read_pair(
     second: str | Path | ad.AnnData,  # second modality
     kinds: tuple[str, str] = ("rna", "atac"),  # what they measure: "rna", "atac", "protein"
     names: tuple[str, str] | None = None,  # names of the modalities; None: their kinds
+    backed: bool = False,  # leave the counts on disk
 ) -> mudata.MuData:  # paired cells in the order of the first; the arguments are unchanged
     "Read two modalities and pair their cells; raises DataError."
     names = tuple(names or kinds)
     if len(set(names)) != 2 or len(kinds) != 2:
         raise DataError(f"A pair needs two kinds and two different names, got kinds={kinds}, names={names}.")
-    modalities = {name: read_modality(source) for name, source in zip(names, (first, second))}
+    reader = (lambda source: open_checked(source, single=True)["X"]) if backed else read_modality
+    modalities = {name: reader(source) for name, source in zip(names, (first, second))}
     return pair_modalities(modalities, dict(zip(names, kinds)))
 
 # %% ../nbs/00_datasets.ipynb #108f17f6
@@ -185,8 +190,11 @@ def load_dataset(
 def read_any(
     source: str | Path | mudata.MuData,  # a .h5mu, a 10x .h5, a .h5ad that stacks two kinds, a MuData, or a name of `list_datasets()`
     kinds: dict[str, str] | None = None,  # for MuData: modality name -> kind; None: as declared
+    backed: bool = False,  # leave the counts of a .h5mu or a zarr folder on disk
 ) -> mudata.MuData:  # paired cells
     "Paired cells from one source of whatever form; raises DataError."
+    if backed and not isinstance(source, mudata.MuData):
+        return read_backed(source, kinds)
     if isinstance(source, mudata.MuData):
         return read_mudata(source, kinds)
     if str(source) in list_datasets().index:

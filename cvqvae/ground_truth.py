@@ -16,6 +16,7 @@ import scanpy as sc
 from anndata import AnnData
 from mudata import MuData
 
+from .backed import is_stored
 from .cells import DataError, counts_of, modality_kind
 from .preprocessing import components_of
 
@@ -167,12 +168,14 @@ def cell_cycle_scores(
     batch: np.ndarray | None = None,  # batches, str [n]; scores are computed within each
 ) -> np.ndarray:  # S and G2M scores, float [n, 2]
     "Cell-cycle scores by scanpy, within each batch; raises MetricAbsent with too few cell-cycle genes."
-    genes = cycle_genes(rna.var_names, organism)
+    genes, counts = cycle_genes(rna.var_names, organism), counts_of(rna, "rna")
+    if is_stored(counts):
+        raise MetricAbsent("they are not computed from counts on disk: put S_score and G2M_score into obs")
     batch = np.zeros(rna.n_obs) if batch is None else batch.astype(str)
     scores = np.zeros((rna.n_obs, 2))
     for name in np.unique(batch):
         rows = batch == name
-        part = AnnData(counts_of(rna, "rna")[rows].astype(np.float32), var=pd.DataFrame(index=rna.var_names))
+        part = AnnData(counts[rows].astype(np.float32), var=pd.DataFrame(index=rna.var_names))
         sc.pp.normalize_total(part)
         sc.pp.log1p(part)
         sc.tl.score_genes_cell_cycle(part, s_genes=genes["S"], g2m_genes=genes["G2/M"])

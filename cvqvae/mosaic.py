@@ -13,7 +13,9 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from .backed import totals
 from .cells import DataError, counts_of, declare_kind, modality_kind
+from .checks import check_modality
 
 # %% ../nbs/00_mosaic.ipynb #614e6b5c
 def merged_obs(
@@ -59,11 +61,9 @@ def join_modalities(
 
 
 def _detected_part(adata: AnnData, name: str) -> AnnData:
-    for index, what in ((adata.obs_names, "cell"), (adata.var_names, "feature")):
-        if not index.is_unique:
-            raise DataError(f"{name!r} has duplicated {what} names, such as {index[index.duplicated()][0]!r}: make them unique")
+    check_modality(adata, name)
     counts = counts_of(adata, name)
-    cells, features = (np.asarray(counts.sum(axis)).ravel() > 0 for axis in (1, 0))
+    cells, features = (totals(counts, axis) > 0 for axis in (1, 0))
     if not cells.any():
         raise DataError(f"{name!r} has no cell with a count")
     if cells.all() and features.all():

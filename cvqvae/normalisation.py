@@ -6,24 +6,29 @@
 __all__ = ['log_normalised', 'centred_log_ratio', 'inverse_frequency', 'tf_idf']
 
 # %% ../nbs/01_normalisation.ipynb #bda7aa8e
-import warnings
-
 import numpy as np
-import scanpy as sc
 import scipy.sparse as sp
-from anndata import AnnData
 
 # %% ../nbs/01_normalisation.ipynb #8c9f5b00
+def _scaled_logs(
+    matrix: sp.csr_matrix,  # float32 [n, features], changed in place
+    totals: np.ndarray,  # of each cell, float [n]
+) -> sp.csr_matrix:  # the same matrix
+    "Rows rescaled to 10,000, log1p; cells without counts stay zero."
+    scale = np.divide(1e4, totals, out=np.zeros(len(totals)), where=totals > 0)
+    matrix.data *= np.repeat(scale.astype(np.float32), np.diff(matrix.indptr))
+    np.log1p(matrix.data, out=matrix.data)
+    return matrix
+
+
 def log_normalised(
     counts,  # [n, genes], sparse or dense, not changed
-) -> sp.csr_matrix:  # float32 [n, genes]
-    "Counts per 10,000, log1p."
-    work = AnnData(sp.csr_matrix(counts, dtype=np.float32, copy=True))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # cells without counts stay zero
-        sc.pp.normalize_total(work, target_sum=1e4)
-    sc.pp.log1p(work)
-    return work.X
+    genes: np.ndarray | None = None,  # columns wanted, int [m] or bool [genes]; None: all
+) -> sp.csr_matrix:  # float32 [n, genes] or [n, m]
+    "Counts per 10,000 of the whole cell, log1p."
+    matrix = sp.csr_matrix(counts, dtype=np.float32)
+    totals = np.asarray(matrix.sum(1, dtype=np.float64)).ravel()
+    return _scaled_logs(matrix.copy() if genes is None else matrix[:, genes], totals)
 
 # %% ../nbs/01_normalisation.ipynb #7e95c991
 def centred_log_ratio(
@@ -51,8 +56,4 @@ def tf_idf(
     matrix = sp.csr_matrix(counts)
     weighted = sp.csr_matrix((idf.astype(np.float32)[matrix.indices], matrix.indices, matrix.indptr), matrix.shape)
     np.multiply(weighted.data, matrix.data, out=weighted.data, casting="unsafe")
-    totals = np.asarray(weighted.sum(1), dtype=np.float64).ravel()
-    scale = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
-    weighted.data *= np.repeat(scale.astype(np.float32), np.diff(matrix.indptr))
-    np.log1p(weighted.data, out=weighted.data)
-    return weighted
+    return _scaled_logs(weighted, np.asarray(weighted.sum(1, dtype=np.float64)).ravel())

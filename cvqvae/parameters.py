@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 from mudata import MuData
 
+from .backed import row_blocks
 from .cells import DataError, counts_of
 from .checks import check_groups
 from .datasets import load_dataset, read_any, read_pair
@@ -53,6 +54,7 @@ class Parameters:
     atac: str = option("chromatin accessibility, raw counts, cells x peaks (.h5ad)", metavar="FILE")
     adt: str = option("surface proteins, raw antibody counts, cells x proteins (.h5ad)", metavar="FILE")
     mudata: str = option("both modalities in one file (.h5mu, or a 10x .h5)", metavar="FILE")
+    backed: bool = option("leave the counts on disk and read them a few thousand cells at a time (.h5ad, .h5mu or zarr)", bool, reports=("integrate",))
     dataset: str = option("a data set by name, e.g. demo, bmmc-multiome, bmmc-cite, share-seq-skin", metavar="NAME")
     batch: str = option("column of obs that says which batch, donor or library a cell is from", metavar="COLUMN")
     labels: str = option("column of obs with the cell types; used for the scores and pictures only, never for training", metavar="COLUMN")
@@ -103,7 +105,7 @@ def _one(name: str, value, about: dict, source: str):
             raise DataError(f"{source}: {name} must be names or numbers with commas between, got {reprlib.repr(value)}.")
         value = ",".join(map(str, items))
     kinds = (int, float) if about["kind"] is float else about["kind"]
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    if isinstance(value, bool) != (about["kind"] is bool) or not isinstance(value, kinds):
         raise DataError(f"{source}: {name} must be {about['kind'].__name__}, got {reprlib.repr(value)}.")
     if about["choices"] and value not in about["choices"]:
         raise DataError(f"{source}: {name} is one of {', '.join(about['choices'])}, got {reprlib.repr(value)}.")
@@ -168,6 +170,9 @@ def add_flags(
 ) -> None:
     "One flag per parameter of an analysis, and `--params` for the file."
     for name, about in fields_of(report).items():
+        if about["kind"] is bool:
+            parser.add_argument(f"--{name}", action="store_true", default=None, help=about["help"])
+            continue
         extra = {"choices": about["choices"]} if about["choices"] else {"metavar": about["metavar"]}
         parser.add_argument(f"--{name}", type=about["kind"], help=about["help"], **extra)
     parser.add_argument("--params", metavar="FILE", help="a YAML file with the same names (epochs: 20); flags win over it")
@@ -211,12 +216,14 @@ def load_cells(
     parameters: Parameters,  # of a run
 ) -> MuData:  # paired cells, raw counts; raises DataError
     "Read, check and pair the cells that the parameters name."
-    source = source_of(parameters)
+    source, backed = source_of(parameters), bool(parameters.backed)
+    if "dataset" in source and backed:
+        raise DataError("--backed is for files: give --mudata, or two of --rna, --atac and --adt.")
     if "dataset" in source:
         return load_dataset(source["dataset"])
     if "mudata" in source:
-        return read_any(source["mudata"])
-    return read_pair(*source.values(), kinds=tuple(_PAIR[name] for name in source))
+        return read_any(source["mudata"], backed=backed)
+    return read_pair(*source.values(), kinds=tuple(_PAIR[name] for name in source), backed=backed)
 
 # %% ../nbs/09_parameters.ipynb #ccfd30e4
 def describe_cells(
@@ -225,8 +232,9 @@ def describe_cells(
     "Size and depth of each modality."
     rows = {}
     for name, adata in mdata.mod.items():
-        counts = counts_of(adata, name)
-        depth, filled = np.asarray(counts.sum(1)).ravel(), np.asarray((counts > 0).sum(1)).ravel()
+        depth, filled = np.zeros(adata.n_obs), np.zeros(adata.n_obs)
+        for cells, part in row_blocks(counts_of(adata, name)):
+            depth[cells], filled[cells] = np.asarray(part.sum(1)).ravel(), np.asarray((part > 0).sum(1)).ravel()
         rows[name] = (adata.n_obs, adata.n_vars, np.median(depth), np.median(filled))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["cells", "features", "median counts per cell", "median features per cell"])
 

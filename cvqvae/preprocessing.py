@@ -11,9 +11,11 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from .backed import is_stored
 from .cells import DataError, counts_of, modality_kind
 from .checks import check_components
-from .components import ATACComponents, Components, ProteinComponents, RNAComponents
+from .components import Components, ProteinComponents, RNAComponents
+from .lsi import ATACComponents
 
 # %% ../nbs/01_preprocessing.ipynb #e426ce88
 COMPONENTS = {"rna": RNAComponents, "atac": ATACComponents, "protein": ProteinComponents}
@@ -31,15 +33,15 @@ def preprocess(
 ) -> dict[str, Components]:  # fitted transform per modality that was computed here
     """Components of every modality that has none yet.
 
-    Sets `layers["counts"]` (a copy of the counts), `obsm["X_pca"]` or `obsm["X_lsi"]` (float32 [n, k]) and `uns["cvqvae_preprocessing"]`
-    of each modality. Raises `DataError` for counts or given components that are none; then nothing is set.
+    Sets `layers["counts"]` (a copy of the counts, not where they lie on disk), `obsm["X_pca"]` or `obsm["X_lsi"]` (float32 [n, k]) and
+    `uns["cvqvae_preprocessing"]` of each modality. Raises `DataError` for counts or given components that are none; then nothing is set.
     """
     options = {"rna": {"n_top_genes": n_top_genes}, "atac": {"drop_depth_components": drop_depth_components}, "protein": {}}
     kinds = {name: modality_kind(adata, name) for name, adata in mdata.mod.items()}
     batches = {name: _batch_of(mdata, adata, batch_key) for name, adata in mdata.mod.items()}
     missing = [name for name, adata in mdata.mod.items() if recompute or _checked(adata, name, COMPONENTS[kinds[name]].slot)]
-    transforms = {name: COMPONENTS[kinds[name]](n_components, seed, **options.get(kinds[name], {})).fit(mdata[name], batches[name], name) for name in missing}
-    components = {name: transform.transform(mdata[name]) for name, transform in transforms.items()}
+    transforms = {name: COMPONENTS[kinds[name]](n_components, seed, **options.get(kinds[name], {})) for name in missing}
+    components = {name: transform.fit_transform(mdata[name], batches[name], name) for name, transform in transforms.items()}
     for name, transform in transforms.items():
         _write(mdata[name], transform, components[name], n_components, seed)
     return transforms
@@ -62,7 +64,7 @@ def _checked(adata: AnnData, name: str, slot: str) -> bool:
 
 
 def _write(adata: AnnData, transform: Components, components: np.ndarray, n_components: int, seed: int) -> None:
-    if "counts" not in adata.layers:
+    if "counts" not in adata.layers and not is_stored(adata.X):
         adata.layers["counts"] = adata.X.copy()
     adata.obsm[transform.slot] = components
     adata.uns[MARK] = {"kind": transform.kind, "n_components": n_components, "seed": seed}

@@ -16,6 +16,7 @@ from mudata import MuData
 from scipy.sparse import csr_matrix
 
 from . import __version__
+from .backed import row_blocks
 from .cells import counts_of
 from .downloads import sha256_of
 from .parameters import Parameters, source_of
@@ -81,10 +82,10 @@ def fingerprint(
     "A hash of cell names, feature names and counts, the same for the same data however it was stored."
     digest = hashlib.sha256()
     for name, adata in mdata.mod.items():
-        counts = csr_matrix(counts_of(adata, name), copy=True)
-        counts.sort_indices()
-        names = "\n".join([name, *adata.obs_names, *adata.var_names])
-        parts = (counts.indptr.astype("int64"), counts.indices.astype("int64"), counts.data.astype("float64"))
-        for part in (names.encode(), *(values.tobytes() for values in parts)):
-            digest.update(part)
+        digest.update("\n".join([name, *adata.obs_names, *adata.var_names]).encode())
+        for _, part in row_blocks(counts_of(adata, name), rows=4096):
+            counts = csr_matrix(part, copy=True)
+            counts.sort_indices()
+            for values, kind in ((counts.indptr, "int64"), (counts.indices, "int64"), (counts.data, "float64")):
+                digest.update(values.astype(kind).tobytes())
     return digest.hexdigest()

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvqvae.cells import DataError
-from cvqvae.components import ATACComponents, ProteinComponents, RNAComponents, depth_correlation
+from cvqvae.components import ProteinComponents, RNAComponents
+from cvqvae.lsi import ATACComponents, depth_correlation
 from cvqvae.normalisation import centred_log_ratio, inverse_frequency, tf_idf
 from cvqvae.preprocessing import COMPONENTS, components_of, preprocess
 from cvqvae.simulation import simulate
@@ -138,7 +139,7 @@ def test_callers_counts_stay_and_own_components_win():
 MEMORY = textwrap.dedent("""
     import tracemalloc, numpy as np, scipy.sparse as sp
     from anndata import AnnData
-    from cvqvae.components import ATACComponents
+    from cvqvae.lsi import ATACComponents
     rng, per = np.random.default_rng(0), 2000
     columns = np.concatenate([np.sort(rng.choice(25000, per, replace=False)) for _ in range(7000)]).astype(np.int32)
     x = sp.csr_matrix((np.ones(columns.size, np.float32), columns, np.arange(7001, dtype=np.int32) * per), (7000, 25000))
