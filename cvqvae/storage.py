@@ -63,7 +63,7 @@ def save_folder(
     metadata: dict,  # plain values
     overwrite: bool,  # replace a model that is there
 ) -> None:
-    "Write both files into a temporary folder beside the final one, then rename it; raises FileExistsError, or OSError on a full disk, and then changes nothing."
+    "Write both files into a temporary folder beside the final one, then rename it; raises FileExistsError or OSError, and then changes nothing."
     folder = folder.absolute()
     _replaceable(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -139,8 +139,8 @@ def test_parameters_are_data_in_the_notebook(tmp_path, name, value):
 
 def test_no_module_unpickles_or_evaluates(root):
     for path in (root / "cvqvae").glob("*.py"):
-        text = path.read_text()
-        assert not re.search(r"(?<![.\w])(eval|exec)\(|\bpickle\b(?!d)|yaml\.(load|unsafe_load|full_load)\(|os\.system|shell=True|__import__\(", re.sub(r'"[^"\n]*"', "", text)), path
+        text = re.sub(r'"[^"\n]*"', "", path.read_text())
+        assert not re.search(r"(?<![.\w])(eval|exec)\(|\bpickle\b(?!d)|yaml\.(load|unsafe_load|full_load)\(|os\.system|shell=True|__import__\(", text), path
 
 
 # reading and writing elsewhere -------------------------------------------------------------------------------------------------------
