@@ -143,7 +143,7 @@ def check_components(
     if not np.isfinite(numbers).all():
         raise DataError(f"{where} holds NaN or infinite values: {fix}")
     if len(numbers) > 1 and not np.ptp(numbers, axis=0).any():
-        raise DataError(f"{where} does not vary between cells: {fix}")
+        raise DataError(f"{where} does not vary between cells (too few cells?): {fix}")
     return numbers
 
 # %% ../nbs/00_checks.ipynb #b8fbe3b2

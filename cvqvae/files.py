@@ -24,7 +24,7 @@ from .checks import DataError
 _STARTS = {
     b"\x1f\x8b": "it is compressed: unpack it with gunzip first", b"PK": "it is a zip archive: unpack it first",
     b"version https://git-lfs": "it is only a pointer of git-lfs: run `git lfs pull`",
-    b"<!doctype": "it is a web page (a login or an error?): download the file again", b"<html": "it is a web page (a login or an error?): download the file again",
+    **dict.fromkeys([b"<!doctype", b"<html"], "it is a web page (a login or an error?): download the file again"),
 }
 
 
@@ -59,7 +59,8 @@ def check_contents(
         group = groups.pop()
         for name in group:
             if _foreign(group, name):
-                raise DataError(f"{file.filename}: {group.name.rstrip('/')[1:]}/{name} lies in another file. Copy the data into one file first, with h5repack or anndata.")
+                place = f"{group.name.rstrip('/')[1:]}/{name}"
+                raise DataError(f"{file.filename}: {place} lies in another file. Copy the data into one file first, with h5repack or anndata.")
             member = group.get(name)
             if isinstance(member, h5py.Dataset):
                 claimed += member.size * max(member.dtype.itemsize, 1) if member.size else 0
@@ -76,10 +77,10 @@ def check_file(
 ) -> Path:  # the same path
     "Make sure that a file is there, is whole HDF5, fits into memory and stands alone; raises DataError."
     path = Path(path).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(f"{path} is a folder: name a file. A .zarr store is converted with anndata.read_zarr(...).write_h5ad(...).")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. Check the spelling; relative paths start at {Path.cwd()}.")
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: no such file, or in a folder that you may not enter. Check the spelling; relative paths start at {Path.cwd()}.")
     try:
         with h5py.File(path, "r") as file:
             check_contents(file)

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['analysis_path', 'own_kernel', 'Announcer', 'Lines', 'free_folder', 'interrupted_runs', 'run_folder', 'write_html',
-           'execute', 'run_analysis', 'checkpoint_path']
+           'execute', 'checkpoint_path', 'run_analysis']
 
 # %% ../nbs/09_runs.ipynb #cfb5d0a7
 import hashlib
 import importlib
 import json
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -90,9 +89,9 @@ def free_folder(
 ) -> Path:  # absolute; raises DataError
     "Refuse a folder that already holds something, or that cannot be written."
     out = Path(out).expanduser().resolve()
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise DataError(f"{out} already exists: give another --out, or remove it first.")
     try:
+        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+            raise DataError(f"{out} already exists: give another --out, or remove it first.")
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent):
             return out
@@ -213,7 +212,28 @@ def execute(
     papermill.execute_notebook(str(analysis_path(name)), str(target), parameters, kernel_name="python3", cwd=str(folder), **streams, **options)
     return target
 
+# %% ../nbs/09_runs.ipynb #0cf22d0b
+def checkpoint_path(
+    mdata: MuData,  # the cells of a run
+    identity: str,  # their `fingerprint`
+    used: dict,  # parameters of the notebook
+    folder: Path,  # where runs are written
+) -> Path:  # a .safetensors file, the same for the same cells and settings
+    "Where a training is kept until its run is complete."
+    batch = used.get("batch")
+    settings = {name: used.get(name) for name in ("preset", "epochs", "components", "seed", "batch")}
+    labels = [] if batch is None else mdata.obs[batch].astype(str).tolist()
+    digest = hashlib.sha256(json.dumps([identity, settings, labels]).encode()).hexdigest()
+    return folder / "checkpoints" / f"{digest[:16]}.safetensors"
 
+
+def _forget(checkpoint: Path) -> None:
+    for path in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}-*.part")):
+        path.unlink(missing_ok=True)
+    if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
+        checkpoint.parent.rmdir()
+
+# %% ../nbs/09_runs.ipynb #4cee07e2
 def run_analysis(
     name: str,  # "integrate", "benchmark", "ablation" or "biology"
     parameters: Parameters,  # what was said
@@ -233,28 +253,7 @@ def run_analysis(
         _forget(Path(used["checkpoint"]))
     return out
 
-
-def _forget(checkpoint: Path) -> None:
-    for path in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}-*.part")):
-        path.unlink(missing_ok=True)
-    if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
-        checkpoint.parent.rmdir()
-
-
-def checkpoint_path(
-    mdata: MuData,  # the cells of a run
-    identity: str,  # their `fingerprint`
-    used: dict,  # parameters of the notebook
-    folder: Path,  # where runs are written
-) -> Path:  # a .safetensors file, the same for the same cells and settings
-    "Where a training is kept until its run is complete."
-    batch = used.get("batch")
-    settings = {name: used.get(name) for name in ("preset", "epochs", "components", "seed", "batch")}
-    labels = [] if batch is None else mdata.obs[batch].astype(str).tolist()
-    digest = hashlib.sha256(json.dumps([identity, settings, labels]).encode()).hexdigest()
-    return folder / "checkpoints" / f"{digest[:16]}.safetensors"
-
-
+# %% ../nbs/09_runs.ipynb #69d72c03
 def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
     _known_methods(parameters)
     for path in () if "dataset" in source_of(parameters) else source_of(parameters).values():

@@ -64,7 +64,7 @@ def save_folder(
     overwrite: bool,  # replace a model that is there
     texts: Mapping[str, str] = {},  # file name -> what else stands beside them
 ) -> None:
-    "Write the files into a temporary folder beside the final one, then rename it; raises FileExistsError, or OSError on a full disk, and then changes nothing."
+    "Write the files into a temporary folder beside the final one, then rename it; raises FileExistsError or OSError, and then changes nothing."
     folder = folder.absolute()
     _replaceable(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from cvqvae import runs
 from cvqvae.checks import DataError
 from cvqvae.datasets import read_mudata, read_pair
 from cvqvae.downloads import RemoteFile, fetch
-from cvqvae.files import write_atomically
+from cvqvae.files import probe_file, write_atomically
 from cvqvae.integration import CVQVAE
 from cvqvae.parameters import Parameters, read_parameters
 from cvqvae.runs import free_folder
@@ -265,9 +265,21 @@ def fuzz_file(valid, folder, use, times, seed=0):
         paths.append(folder / f"{seed}-{i}{valid.suffix}")
         paths[-1].write_bytes(mutated(content, chance))
     outcomes = survive(paths, use, folder / "log.txt")
+    for line in [line for line in outcomes if line.startswith("died") and valid.suffix in (".h5ad", ".h5mu")]:
+        if probed(Path(line.split(" on ")[1])):
+            outcomes["refused by the probe"] = outcomes.get("refused by the probe", 0) + outcomes.pop(line)
     for path in paths:
         path.unlink()
     return outcomes
+
+
+def probed(path):
+    "Does `probe_file`, which the command calls first, refuse the file?"
+    try:
+        probe_file(path, 10)
+    except DataError:
+        return True
+    return False
 
 
 def valid_files(folder):

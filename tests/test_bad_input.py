@@ -3,8 +3,17 @@
 import re
 import time
 
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
 import pytest
-from bad_cells import KINDS, contents
+import scipy.sparse as sp
+from bad_cells import KINDS, SMALL, build, cells, contents
+
+from cvqvae.checks import DataError
+from cvqvae.datasets import read_any, read_pair
+from cvqvae.integration import CVQVAE
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -24,3 +33,162 @@ def test_bad_input_is_refused_by_name(kind, tmp_path):
 
 def test_the_catalogue_is_large():
     assert len({kind.name for kind in KINDS}) == len(KINDS) > 100
+
+
+# input that is odd and right ---------------------------------------------------------------------------------------------------------
+
+
+def changed(change):
+    "Apply a change to the counts of both modalities."
+
+    def make(mdata, folder):
+        return {name: ad.AnnData(change(a.X), obs=a.obs.copy(), var=a.var.copy()) for name, a in mdata.mod.items()}
+
+    return make
+
+
+def wide(matrix):
+    matrix = matrix.copy()
+    matrix.indices, matrix.indptr = matrix.indices.astype("int64"), matrix.indptr.astype("int64")
+    return matrix
+
+
+def views(mdata, folder):
+    twice = ad.concat([mdata["rna"], mdata["rna"][:5].copy()], merge="same")
+    twice.obs_names = [*mdata.obs_names, *"abcde"]
+    return {"rna": twice[: mdata.n_obs], "atac": mdata["atac"][:, mdata["atac"].var_names]}
+
+
+def backed(mdata, folder):
+    for name, adata in mdata.mod.items():
+        adata.write_h5ad(folder / f"{name}.h5ad")
+    return read_pair(*(ad.read_h5ad(folder / f"{name}.h5ad", backed="r") for name in mdata.mod))
+
+
+def file_with_a_name(name):
+    def make(mdata, folder):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        mdata.write_h5mu(folder / name)
+        return read_any(folder / name)
+
+    return make
+
+
+def old_encoding(mdata, folder):
+    "The layout of anndata before 0.7: tables as compound arrays, sparse matrices with h5sparse_* attributes."
+    for name, adata in mdata.mod.items():
+        with h5py.File(folder / f"{name}.h5ad", "w") as file:
+            group = file.create_group("X")
+            group.attrs["h5sparse_format"], group.attrs["h5sparse_shape"] = "csr", adata.shape
+            for part in ("data", "indices", "indptr"):
+                group[part] = getattr(adata.X, part)
+            for table, frame in (("obs", adata.obs[["batch"]].astype(str)), ("var", adata.var[[]])):
+                columns = [(index.encode(), *(value.encode() for value in row)) for index, row in zip(frame.index, frame.to_numpy())]
+                file[table] = np.array(columns, dtype=[(key, "S40") for key in ("index", *frame.columns)])
+    return read_pair(folder / "rna.h5ad", folder / "atac.h5ad")
+
+
+def with_column(values):
+    def make(mdata, folder):
+        mdata.obs["batch"] = values(mdata.obs["batch"].astype(str))
+        return mdata
+
+    return make
+
+
+def renamed_columns(mdata, folder):
+    for adata in mdata.mod.values():
+        adata.obs["cvqvae_code"], adata.obs["X_cvqvae"], adata.uns["cvqvae"] = "mine", 1.0, {"preset": "mine"}
+    mdata.obs["donor id/run (é)"] = 1
+    return mdata
+
+
+GOOD = {
+    "as it is": lambda mdata, folder: mdata,
+    "views": views,
+    "CSC": changed(sp.csc_matrix),
+    "COO, as AnnData takes it": changed(lambda x: sp.csr_matrix(sp.coo_matrix(x))),
+    "dense": changed(lambda x: x.toarray()),
+    "dense in Fortran order": changed(lambda x: np.asfortranarray(x.toarray())),
+    "float64": changed(lambda x: x.astype("float64")),
+    "int32": changed(lambda x: x.astype("int32")),
+    "uint16": changed(lambda x: x.astype("uint16")),
+    "64-bit indices": changed(wide),
+    "sparse arrays": changed(sp.csr_array),
+    "unsorted indices": changed(lambda x: x[:, ::-1][:, ::-1]),
+    "backed": backed,
+    "a file name with spaces and Unicode": file_with_a_name("my cells/Zellen für Ü β.h5mu"),
+    "old anndata encoding": old_encoding,
+    "a list": lambda mdata, folder: [mdata["rna"], mdata["atac"]],
+    "cells in another order": lambda mdata, folder: [mdata["rna"], mdata["atac"][::-1].copy()],
+    "batches that are integers": with_column(lambda b: b.str[-1].astype(int)),
+    "batches that are whole floats": with_column(lambda b: b.str[-1].astype(float)),
+    "batches that are booleans": with_column(lambda b: b == "batch2"),
+    "batches with unused levels": with_column(lambda b: pd.Categorical(b, categories=["none", "batch1", "batch2", "x"])),
+    "columns with our names": renamed_columns,
+}
+
+
+def embedding(data):
+    model = CVQVAE(data, batch_key="batch", **{**SMALL, "epochs": 2}).fit(progress=False)
+    return model.latents()["joint"].z.numpy()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return embedding(cells())
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.filterwarnings("ignore")
+def test_odd_input_gives_the_same_embedding(name, plain, tmp_path):
+    data = GOOD[name](cells(), tmp_path)
+    before = contents(data) if not isinstance(data, list) else [contents(part) for part in data]
+    found = embedding(data)
+    np.testing.assert_allclose(found, plain, atol=2e-3)
+    if isinstance(data, list):
+        assert [contents(part) for part in data] == before
+
+
+@pytest.mark.parametrize("names, message", [(["2-Sep", "1-Mar"], "are dates"), (["0", "1", "2"], "names were lost")])
+def test_names_that_were_lost_are_a_warning(names, message):
+    mdata = cells()
+    mdata["rna"].var_names = [*names, *mdata["rna"].var_names[len(names) :]]
+    with pytest.warns(UserWarning, match=message):
+        build(mdata)()
+
+
+@pytest.mark.parametrize("cut", [dict(n=2), dict(n=3), dict(n=7)])
+@pytest.mark.filterwarnings("ignore")
+def test_very_few_cells_are_embedded_or_refused_by_name(cut):
+    mdata = cells()[: cut["n"]].copy()
+    try:
+        found = CVQVAE(mdata, **SMALL).fit(progress=False).embed(mdata)
+    except DataError as error:
+        assert "too few cells" in str(error)
+    else:
+        assert np.isfinite(found.obsm["X_cvqvae"]).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_new_cells_whose_batches_are_floats_are_the_same_batches():
+    mdata = cells()
+    mdata.obs["batch"] = mdata.obs["batch"].astype(str).str[-1].astype(int)
+    model = CVQVAE(mdata, batch_key="batch", **SMALL).fit(progress=False)
+    expected = model.latents(mdata)["joint"].z.numpy()
+    again = cells()
+    again.obs["batch"] = mdata.obs["batch"].astype(float)
+    np.testing.assert_array_equal(model.latents(again)["joint"].z.numpy(), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_result_with_odd_names_can_be_written_and_read(tmp_path):
+    import mudata
+
+    rna, atac = (part.copy() for part in cells().mod.values())
+    mdata = mudata.MuData({"GEX of run 3": rna, "öffenes Chromatin": atac})
+    model = CVQVAE(mdata, **SMALL).fit(progress=False)
+    model.embed(mdata).write_h5mu(tmp_path / "out.h5mu")
+    model.save(tmp_path / "model")
+    again = CVQVAE.load(tmp_path / "model", device="cpu").embed(mudata.read_h5mu(tmp_path / "out.h5mu"))
+    np.testing.assert_allclose(again.obsm["X_cvqvae"], mdata.obsm["X_cvqvae"], atol=1e-3)
