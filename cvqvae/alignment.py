@@ -15,12 +15,12 @@ from .cells import DataError
 def distance_blocks(
     queries: np.ndarray,  # points, float [m, d]
     points: np.ndarray,  # points, float [n, d]
-    block: int = 2048,  # rows of `queries` per block
+    block: int = 2048,  # rows of `queries` per block; fewer where a block would exceed 128 MiB
 ):  # yields (slice of the queries, squared Euclidean distances, float64 [rows, n])
     "Squared distances from `queries` to `points`, a few rows at a time."
     centre = points.mean(axis=0, dtype=np.float64)
     queries, points = queries - centre, points - centre
-    norms = np.square(points).sum(axis=1)
+    norms, block = np.square(points).sum(axis=1), min(block, max(1, 2**24 // len(points)))
     for start in range(0, len(queries), block):
         rows = slice(start, min(start + block, len(queries)))
         product = queries[rows] @ points.T

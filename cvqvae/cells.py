@@ -161,7 +161,7 @@ def _refuse_copy(
     if is_stored(adata.X) or any(map(is_stored, adata.layers.values())):
         raise DataError("Backed modalities must hold the same cells in the same order, each with a count: write them so with cvqvae.datasets.write_paired.")
 
-
+# %% ../nbs/00_cells.ipynb #9945a730
 def _drop_empty(
     modalities: dict[str, ad.AnnData],  # name -> modality, same cells in the same order
     empty: str,  # "drop", "error" or "keep"

@@ -30,7 +30,7 @@ def room_for(
         return lambda shape: np.empty(shape, np.float32)
     return lambda shape: np.memmap(tempfile.TemporaryFile(), np.float32, shape=shape)
 
-
+# %% ../nbs/01_components.ipynb #339da753
 class Components:
     "A fitted way from counts to components; subclasses say how to normalise and how to reduce."
 
@@ -50,40 +50,6 @@ class Components:
     def explained_variance_ratio(self) -> np.ndarray:
         "Share of the (scaled) variance per component, float [k]."
         return self.arrays["explained_variance_ratio"]
-
-    def fit(
-        self,
-        adata: AnnData,  # counts in `layers["counts"]` or X, in memory or on disk
-        batch: pd.Series | None = None,  # batch of each cell, for batch-aware feature selection
-        name: str = "modality",  # how errors call it
-    ) -> "Components":
-        "Learn from these cells; raises `DataError` when there is nothing to learn from."
-        self._learn(counts_of(adata, name), adata.var_names, batch, name)
-        return self
-
-    def fit_transform(
-        self,
-        adata: AnnData,  # as for `fit`
-        batch: pd.Series | None = None,
-        name: str = "modality",
-    ) -> np.ndarray:  # float32 [n, k]; mapped from a temporary file where the counts are on disk
-        "Learn from these cells and return their components, with fewer passes than `fit` and `transform`."
-        counts = counts_of(adata, name)
-        found = self._learn(counts, adata.var_names, batch, name, room_for(counts))
-        return self._components(counts, np.flatnonzero(adata.var_names.isin(self.feature_names))) if found is None else found
-
-    def transform(
-        self,
-        adata: AnnData,  # cells with counts, in memory or on disk; features matched by name
-    ) -> np.ndarray:  # float32 [n, k]
-        "Components of cells, new or old, with the fitted scaling and loadings."
-        return self._components(counts_of(adata), self._positions(adata))
-
-    def _components(self, counts, positions: np.ndarray) -> np.ndarray:
-        components = room_for(counts)((counts.shape[0], len(self.explained_variance_ratio)))
-        for rows, part in row_blocks(counts, self.rows):
-            components[rows] = self._project(part, positions)
-        return components
 
     def _cap(self, limit: int, name: str) -> int:
         if limit < 1:
@@ -117,6 +83,48 @@ class Components:
         transform = cls(meta["n_components"], meta["seed"])
         transform.feature_names, transform.arrays = pd.Index(meta["feature_names"]), dict(arrays)
         return transform
+
+# %% ../nbs/01_components.ipynb #b46c49ee
+@patch
+def fit(
+    self: Components,
+    adata: AnnData,  # counts in `layers["counts"]` or X, in memory or on disk
+    batch: pd.Series | None = None,  # batch of each cell, for batch-aware feature selection
+    name: str = "modality",  # how errors call it
+) -> "Components":
+    "Learn from these cells; raises `DataError` when there is nothing to learn from."
+    self._learn(counts_of(adata, name), adata.var_names, batch, name)
+    return self
+
+
+@patch
+def fit_transform(
+    self: Components,
+    adata: AnnData,  # as for `fit`
+    batch: pd.Series | None = None,
+    name: str = "modality",
+) -> np.ndarray:  # float32 [n, k]; mapped from a temporary file where the counts are on disk
+    "Learn from these cells and return their components, with fewer passes than `fit` and `transform`."
+    counts = counts_of(adata, name)
+    found = self._learn(counts, adata.var_names, batch, name, room_for(counts))
+    return self._components(counts, np.flatnonzero(adata.var_names.isin(self.feature_names))) if found is None else found
+
+
+@patch
+def transform(
+    self: Components,
+    adata: AnnData,  # cells with counts, in memory or on disk; features matched by name
+) -> np.ndarray:  # float32 [n, k]
+    "Components of cells, new or old, with the fitted scaling and loadings."
+    return self._components(counts_of(adata), self._positions(adata))
+
+
+@patch
+def _components(self: Components, counts, positions: np.ndarray) -> np.ndarray:
+    components = room_for(counts)((counts.shape[0], len(self.explained_variance_ratio)))
+    for rows, part in row_blocks(counts, self.rows):
+        components[rows] = self._project(part, positions)
+    return components
 
 # %% ../nbs/01_components.ipynb #8d1ab7a1
 def _dense(matrix) -> np.ndarray:
