@@ -51,8 +51,11 @@ def code_cells(
     data: MuData | None = None,  # None: the training cells
     source: str | None = None,  # see `code_source`
 ) -> CodeCells:
-    "Which cell has which code, and where the codes lie."
-    latent = model.latents(data)[code_source(model, source)]
+    "Which cell has which code, and where the codes lie; raises `DataError` where there are no cells or no codes."
+    if data is None and model.mdata is None:
+        raise DataError("a loaded model has no cells of its own: give it some, as data")
+    source = code_source(model, source)
+    latent = model.latents(data)[source]
     z = latent.z.numpy().astype(np.float64)
     number, code, size = np.unique(latent.codes.numpy(), return_inverse=True, return_counts=True)
     return CodeCells(z, code, number, pd.DataFrame(z).groupby(code).mean().to_numpy(), size)
@@ -154,23 +157,27 @@ def code_groups(
     refine: str = "codes",  # "codes": metacells are unions of codes; "cells": k-means over cells goes on from there
 ) -> pd.Series:  # category [n], "M000" for the largest
     "The metacell of every cell; raises `DataError` for bad wishes."
+    codes = code_cells(model, data, source)
+    group = _group(codes, n_metacells, target_size, min_size, refine)
+    return pd.Series(_largest_first(group, codes.code), index=model._checked(data).obs_names, name="metacell")
+
+
+def _group(codes: CodeCells, n_metacells: int | None = None, target_size: float = 75, min_size: int = 10, refine: str = "codes") -> np.ndarray:
+    "Group of every cell, int [n]; see `code_groups`."
     if refine not in ("codes", "cells"):
         raise DataError(f"refine={refine!r} is not 'codes' or 'cells'")
-    codes = code_cells(model, data, source)
     number = _wished_number(len(codes.z), len(codes.size), n_metacells, target_size, min_size)
     group = merge_codes(codes, number, min_size)[codes.code]
     if refine == "cells":
         ones = np.ones(len(group))
         group = absorb_small(codes.z, ones, settle(codes.z, ones, group), min_size)
-    names = (model.mdata if data is None else data).obs_names
-    return _largest_first(group, codes.code, names)
+    return group
 
 
-def _largest_first(group: np.ndarray, code: np.ndarray, cells: pd.Index) -> pd.Series:
+def _largest_first(group: np.ndarray, code: np.ndarray) -> pd.Categorical:
     "Names of groups by size; among equals by their lowest code, so that the order of cells does not matter."
     order = np.lexsort((pd.Series(code).groupby(group).min().to_numpy(), -np.bincount(group)))
-    rank = np.argsort(order)
-    return pd.Series(pd.Categorical([f"M{i:03d}" for i in rank[group]]), index=cells, name="metacell")
+    return pd.Categorical([f"M{i:03d}" for i in np.argsort(order)[group]])
 
 # %% ../nbs/08_metacells.ipynb #b58eb476
 def sum_counts(
@@ -203,13 +210,12 @@ def metacells(
 
     Sets `data.obs["metacell"]` (category). Raises `DataError` for bad wishes, columns that are not there, and data without counts.
     """
-    cells, batch_key = model.mdata if data is None else data, batch_key or model.batch_key
-    if missing := [key for key in (labels_key, batch_key) if key and cells is not None and key not in cells.obs]:
+    codes, cells, batch_key = code_cells(model, data, source), model._checked(data), batch_key or model.batch_key
+    if missing := [key for key in (labels_key, batch_key) if key and key not in cells.obs]:
         raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, cells.obs.columns))})")
-    groups = code_groups(model, data, source=source, **wishes)
+    groups = pd.Series(_largest_first(_group(codes, **wishes), codes.code), index=cells.obs_names)
     summed = sum_counts(cells, groups)
-    z = code_cells(model, data, source).z
-    _describe(summed, cells, groups, z, labels_key, batch_key)
+    _describe(summed, cells, groups, codes.z, labels_key, batch_key)
     summed.uns["cvqvae_metacells"] = {"source": code_source(model, source), "labels_key": labels_key or "", "batch_key": batch_key or "", **wishes}
     cells.obs["metacell"] = groups
     return summed
