@@ -49,7 +49,7 @@ def plot_usage(
     first = next(iter(shares.values())).fillna(0)
     order = first.index[np.lexsort((-first.max(axis=1), first.to_numpy().argmax(1)))]
     with figure_style():
-        figure, axes = plt.subplots(len(shares), 2, figsize=(8.4, 2.1 * len(shares)), width_ratios=[5, 2], squeeze=False)
+        figure, axes = plt.subplots(len(shares), 2, figsize=(8.4, 2.4 * len(shares)), width_ratios=[5, 2], squeeze=False)
         for (ax, legend), (title, share) in zip(axes, shares.items()):
             colours = group_colours(labelings[title])
             bottom = np.zeros(len(order))
@@ -59,7 +59,8 @@ def plot_usage(
             ax.set(xlim=(-0.6, len(order) - 0.4), ylim=(0, 1), ylabel="share of cells", title=f"by {title}", xticks=[])
             group_legend(legend, colours, title)
         if len(order) <= 60:
-            axes[-1, 0].set_xticks(range(len(order)), order if names is None else names[order], rotation=90, fontsize=5)
+            shown = order if names is None else names[order].str.slice(0, 26)
+            axes[-1, 0].set_xticks(range(len(order)), shown, rotation=90, fontsize=5)
     plt.close(figure)
     return figure
 
@@ -83,7 +84,7 @@ def nearest_codes(
 def group_graph(
     z: np.ndarray,  # embedding of the cells, float [n, d]
     groups: pd.Series,  # group of each cell, index cell names [n]
-    least: float = 0.1,  # connectivity; weaker connections are left out
+    least: float = 0.3,  # connectivity; weaker connections are left out
     seed: int = 0,
 ) -> pd.DataFrame:  # rows: source, target (groups, each pair once), connectivity (0 to 1)
     "Connected groups, by PAGA."
@@ -111,11 +112,11 @@ def plot_group_graph(
         figure, (ax, legend) = plt.subplots(1, 2, figsize=(8, 4.6), width_ratios=[4, 1])
         ax.scatter(*coordinates.T, s=2, c="#dddddd", linewidths=0, rasterized=True)
         for edge in edges.itertuples():
-            ax.plot(*centres.loc[[edge.source, edge.target]].to_numpy().T, color="#666666", lw=2 * edge.connectivity, zorder=1)
+            ax.plot(*centres.loc[[edge.source, edge.target]].to_numpy().T, color="#666666", lw=1.5 * edge.connectivity, zorder=1)
         dots = "#0072B2" if labels is None else labels.reindex(centres.index).astype(str).map(colours).to_numpy()
         ax.scatter(*centres.to_numpy().T, s=300 * sizes / sizes.max(), c=dots, edgecolors="white", linewidths=0.6, zorder=2)
         for group in sizes.nlargest(12).index if names is not None else ():
-            ax.annotate(names[group].split(" / ")[0], centres.loc[group], fontsize=6, ha="center", va="center", zorder=3)
+            ax.annotate(names[group].split(" / ")[0], centres.loc[group], xytext=(0, 9), textcoords="offset points", fontsize=6, ha="center", zorder=3)
         ax.axis("off")
         legend.axis("off")
         if labels is not None:
