@@ -399,6 +399,16 @@ def kill_runs(folder, times, seed=0):
     return {"refused while another writes": taken, "checkpoints kept": kept, "same embedding": same, "folders": names}
 
 
+def runs_together(folder, times):
+    "Several runs of the same cells at once, which share the folder of checkpoints."
+    cells, number = folder / "cells.h5mu", max(3, times // 4)
+    assert ended(child(lambda: small_cells().write_h5mu(cells))) == 0
+    started = [child(lambda i=i: run_once(cells, folder / f"run{i}")) for i in range(number)]
+    codes, names = [ended(pid) for pid in started], sorted(path.name for path in folder.iterdir())
+    found = [np.load(folder / f"run{i}" / "embedding.npy") for i in range(number)]
+    return {"codes": codes, "same embedding": all(np.array_equal(found[0], other) for other in found), "names": names}
+
+
 # the jobs ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -411,6 +421,7 @@ def compare_fits(folder, times):
 JOBS = {
     "saves": lambda folder, times: kill_saves(folder / "model", times), "writes": lambda folder, times: kill_writes(folder / "state.json", times),
     "downloads": lambda folder, times: kill_downloads(folder / "cache", times), "fits": compare_fits, "runs": kill_runs,
+    "together": runs_together,
     "disks": full_disks, "fuzz": fuzz,
 }
 

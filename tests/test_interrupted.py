@@ -19,7 +19,7 @@ TIMES = int(os.environ.get("CVQVAE_FAULTS", "4"))
 def faults(tmp_path_factory):
     "What came of every job of faults.py except the fuzzer."
     command = [sys.executable, "-W", "ignore", Path(__file__).with_name("faults.py"), tmp_path_factory.mktemp("faults") / "jobs", TIMES]
-    names = ["saves", "writes", "downloads", "fits", "runs", "disks"]
+    names = ["saves", "writes", "downloads", "fits", "runs", "together", "disks"]
     done = subprocess.run([*map(str, command), *names], capture_output=True, text=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["job"] for row in rows] == names and not any(row["code"] for row in rows), done.stdout + done.stderr
@@ -85,7 +85,7 @@ def test_a_result_that_was_damaged_is_computed_again(tmp_path):
     from cvqvae.benchmark import load_result, save_result
 
     stem = tmp_path / "raw-0-abc"
-    save_result(Result({"joint": np.ones((3, 2))}, 1.0), stem)
+    save_result(Result({"joint": np.ones((3, 2))}, 1.0, 0.1), stem)
     assert load_result(stem) is not None
     whole = stem.with_suffix(".npz").read_bytes()
     for damaged in (whole[:50], b"", b"\x80\x04junk"):
@@ -96,35 +96,8 @@ def test_a_result_that_was_damaged_is_computed_again(tmp_path):
     assert load_result(stem) is None
 
 
-SEVERAL = """
-import sys
-sys.path.insert(0, sys.argv[3])
-from bad_cells import cells
-from cvqvae import runs
-from cvqvae.parameters import Parameters
-from faults import fit_with, small_cells
-import json, numpy as np
-
-def pretended(name, folder, parameters):
-    model = fit_with(small_cells(), parameters["checkpoint"], 12)
-    np.save(folder / "embedding.npy", model.latents()["joint"].z.numpy())
-
-runs.execute, runs.write_html = pretended, lambda notebook: None
-runs.run_analysis("integrate", Parameters(mudata=sys.argv[1], batch="batch"), sys.argv[2])
-"""
-
-
-def test_several_runs_at_once_finish_alike(tmp_path):
-    import numpy as np
-    from bad_cells import cells
-
-    cells().write_h5mu(tmp_path / "cells.h5mu")
-    start = [sys.executable, "-W", "ignore", "-c", SEVERAL, str(tmp_path / "cells.h5mu")]
-    started = [subprocess.Popen([*start, str(tmp_path / f"run{i}"), str(Path(__file__).parent)], stdout=subprocess.DEVNULL) for i in range(3)]
-    assert [process.wait() for process in started] == [0, 0, 0]
-    embeddings = [np.load(tmp_path / f"run{i}" / "embedding.npy") for i in range(3)]
-    assert all(np.array_equal(embeddings[0], other) for other in embeddings[1:])
-    assert not (tmp_path / "checkpoints").exists()
+def test_several_runs_at_once_finish_alike(faults):
+    assert faults["together"] == {"codes": [0, 0, 0], "same embedding": True, "names": ["cells.h5mu", "run0", "run1", "run2"]}
 
 
 def test_a_run_without_cells_leaves_nothing(tmp_path):
