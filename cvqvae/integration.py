@@ -80,6 +80,11 @@ class CVQVAE:
         return self.reader.kinds
 
     @property
+    def batch_key(self) -> str | None:
+        "Column of `obs` that names the batches; None where the model knows none."
+        return self.reader.batch_key
+
+    @property
     def transforms(self) -> dict[str, Components]:
         "Modality name -> the fitted way from counts to components, where it was computed here."
         return self.reader.transforms

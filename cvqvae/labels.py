@@ -37,32 +37,36 @@ class LabelTransfer:
     ):
         self.n_neighbors, self.least_confidence, self.novelty_quantile = n_neighbors, least_confidence, novelty_quantile
 
-    def fit(
-        self,
-        z: np.ndarray,  # embedding of the reference, float [n, d]
-        labels: pd.Series,  # its types, [n]; cells without one are left out
-        like: np.ndarray | None = None,  # the reference's cells as new ones are measured, e.g. by one modality alone, float [n, d]; None: `z`
-    ) -> "LabelTransfer":
-        "Learn the votes' worth and the usual distance; raises `DataError` where there are fewer than 2 labelled cells."
-        known = labels.notna().to_numpy()
-        if len(labels) != len(z) or known.sum() < 2:
-            raise DataError(f"{known.sum()} labels for {len(z)} reference cells: at least 2 are needed, one per row")
-        codes, self.classes_ = pd.factorize(labels[known].astype(str), sort=True)
-        self.codes_, k = codes, min(self.n_neighbors, int(known.sum()) - 1)
-        self.search_ = NearestNeighbors(n_neighbors=k).fit(np.asarray(z)[known])
-        distances, neighbors = self._others(np.asarray(z if like is None else like)[known])
-        winners, shares = vote(neighbors, codes, len(self.classes_))
-        self.calibration_ = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(shares, winners == codes)
-        self.limit_ = float(np.quantile(distances.mean(1), self.novelty_quantile))
-        return self
-
-    def _others(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        distances, neighbors = self.search_.kneighbors(rows, self.search_.n_neighbors + 1)
-        own = neighbors == np.arange(len(rows))[:, None]
-        own[~own.any(1), -1] = True  # a cell that is not among its own neighbours: the last one goes
-        return tuple(x[~own].reshape(len(rows), -1) for x in (distances, neighbors))
+# %% ../nbs/05_labels.ipynb #1bfe19e3
+@patch
+def _others(self: LabelTransfer, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    distances, neighbors = self.search_.kneighbors(rows, self.search_.n_neighbors + 1)
+    own = neighbors == np.arange(len(rows))[:, None]
+    own[~own.any(1), -1] = True  # a cell that is not among its own neighbours: the last one goes
+    return tuple(x[~own].reshape(len(rows), -1) for x in (distances, neighbors))
 
 
+@patch
+def fit(
+    self: LabelTransfer,
+    z: np.ndarray,  # embedding of the reference, float [n, d]
+    labels: pd.Series,  # its types, [n]; cells without one are left out
+    like: np.ndarray | None = None,  # the reference's cells as new ones are measured, e.g. by one modality alone, float [n, d]; None: `z`
+) -> LabelTransfer:
+    "Learn the votes' worth and the usual distance; raises `DataError` where there are fewer than 2 labelled cells."
+    known = labels.notna().to_numpy()
+    if len(labels) != len(z) or known.sum() < 2:
+        raise DataError(f"{known.sum()} labels for {len(z)} reference cells: at least 2 are needed, one per row")
+    codes, self.classes_ = pd.factorize(labels[known].astype(str), sort=True)
+    self.codes_, k = codes, min(self.n_neighbors, int(known.sum()) - 1)
+    self.search_ = NearestNeighbors(n_neighbors=k).fit(np.asarray(z)[known])
+    distances, neighbors = self._others(np.asarray(z if like is None else like)[known])
+    winners, shares = vote(neighbors, codes, len(self.classes_))
+    self.calibration_ = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(shares, winners == codes)
+    self.limit_ = float(np.quantile(distances.mean(1), self.novelty_quantile))
+    return self
+
+# %% ../nbs/05_labels.ipynb #922c00fa
 @patch
 def calibrate(
     self: LabelTransfer,

@@ -142,7 +142,8 @@ def _wished_number(n_cells: int, n_codes: int, n_metacells: int | None, target_s
         raise DataError(f"n_metacells={wished} must lie between 1 and the {n_cells} cells")
     if wished > n_codes:
         warnings.warn(
-            f"{wished} metacells were asked for, but only {n_codes} codes are in use: they become the metacells. For more, train with a larger n_codes.", stacklevel=4
+            f"{wished} metacells were asked for, but only {n_codes} codes are in use: they become the metacells. For more, train with a larger n_codes.",
+            stacklevel=4,
         )
     return min(wished, n_codes)
 

@@ -28,6 +28,7 @@ def model_card(
         "- Trained without cell types.", "",
         "## Use", "", "```python", "import cvqvae", 'model = cvqvae.CVQVAE.load("this folder")', "model.embed(new_cells)", "```", "",
         "Features are matched by name, so new cells need the same assay, genome and naming. Cells of a tissue or state that the training",
-        "did not see are placed among those that it did. The files hold components of up to 2,000 training cells where batches are corrected; no counts, no cell names.", "",
+        "did not see are placed among those that it did. The files hold components of up to 2,000 training cells where batches are corrected;",
+        "no counts, no cell names.", "",
         "## To be filled in", "", "- Cells: organism, tissue, donors, protocol, accession:", "- Licence and consent:", "- Contact:", "",
     ])

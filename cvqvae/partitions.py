@@ -28,7 +28,8 @@ def checked_groups(
         raise DataError(f"{groups.index.duplicated().sum()} cells are in two groups, such as {groups.index[groups.index.duplicated()][0]!r}: each needs one")
     groups = groups if cells is None else groups.reindex(cells)
     if groups.isna().any():
-        raise DataError(f"{groups.isna().sum()} of {len(groups)} cells have no group, such as {groups.index[groups.isna()][0]!r}: give each cell one, in a Series by cell name")
+        first = groups.index[groups.isna()][0]
+        raise DataError(f"{groups.isna().sum()} of {len(groups)} cells have no group, such as {first!r}: give each cell one, in a Series by cell name")
     return groups.astype(str)
 
 # %% ../nbs/08_partitions.ipynb #9fc7ab23

@@ -32,7 +32,8 @@ def open_checked(
     except Exception as error:
         raise DataError(f"{path} cannot be opened as .h5ad, .h5mu or zarr: write it again with anndata or mudata. [{type(error).__name__}: {error}]") from error
     if single != (list(found) == ["X"]):
-        raise DataError(f"{path} holds {'several modalities' if single else 'one modality'}: give {'one file per modality' if single else 'both files, or an .h5mu'}.")
+        found, wanted = ("several modalities", "one file per modality") if single else ("one modality", "both files, or an .h5mu")
+        raise DataError(f"{path} holds {found}: give {wanted}.")
     return found
 
 

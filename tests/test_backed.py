@@ -20,7 +20,6 @@ from cvqvae.cells import DataError, counts_of, pair_modalities
 from cvqvae.command import command_line
 from cvqvae.components import RNAComponents
 from cvqvae.datasets import read_any, read_pair, simulate, write_paired
-from cvqvae.lsi import ATACComponents
 from cvqvae.normalisation import inverse_frequency, log_normalised, tf_idf
 from cvqvae.parameters import Parameters, describe_cells, load_cells
 from cvqvae.records import fingerprint
