@@ -12,7 +12,7 @@ from mudata import MuData
 
 from .biology import transfer_labels
 from .cells import DataError
-from .containers import batch_labels
+from .mosaic import batch_labels
 from .ground_truth import Truth
 from .integration import CVQVAE
 from .metrics import evaluate

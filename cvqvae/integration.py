@@ -74,26 +74,29 @@ class CVQVAE:
         self.training = TrainingConfig(**self.settings.training)
         self.module = CrossVQVAE(self.config).to(self.device).eval()
 
-    @property
-    def kinds(self) -> dict[str, str]:
-        "Modality name -> what it measures."
-        return self.reader.kinds
-
-    @property
-    def batch_key(self) -> str | None:
-        "Column of `obs` that names the batches; None where the model knows none."
-        return self.reader.batch_key
-
-    @property
-    def transforms(self) -> dict[str, Components]:
-        "Modality name -> the fitted way from counts to components, where it was computed here."
-        return self.reader.transforms
-
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} ({kind}, {k})" for (name, kind), k in zip(self.kinds.items(), self.config.n_inputs))
         state = f"trained for {len(self.history)} epochs" if len(self.history) else "not trained: call fit()"
         shape = f"{self.config.n_latent} dimensions, {self.config.n_codes} codes"
         return f"CVQVAE: {parts} -> {shape}\npreset {self.preset_name}, {max(len(self.reader.batches), 1)} batches, on {self.device}; {state}"
+
+# %% ../nbs/05_integration.ipynb #e0a47f95
+@patch(as_prop=True)
+def kinds(self: CVQVAE) -> dict[str, str]:
+    "Modality name -> what it measures."
+    return self.reader.kinds
+
+
+@patch(as_prop=True)
+def batch_key(self: CVQVAE) -> str | None:
+    "Column of `obs` that names the batches; None where the model knows none."
+    return self.reader.batch_key
+
+
+@patch(as_prop=True)
+def transforms(self: CVQVAE) -> dict[str, Components]:
+    "Modality name -> the fitted way from counts to components, where it was computed here."
+    return self.reader.transforms
 
 # %% ../nbs/05_integration.ipynb #854dffa1
 @patch

@@ -7,7 +7,6 @@ __all__ = ['COMPONENTS', 'MARK', 'preprocess', 'components_of']
 
 # %% ../nbs/01_preprocessing.ipynb #af65e34b
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
@@ -16,6 +15,7 @@ from .cells import DataError, counts_of, modality_kind
 from .checks import check_components
 from .components import Components, ProteinComponents, RNAComponents
 from .lsi import ATACComponents
+from .mosaic import batch_labels
 
 # %% ../nbs/01_preprocessing.ipynb #e426ce88
 COMPONENTS = {"rna": RNAComponents, "atac": ATACComponents, "protein": ProteinComponents}
@@ -38,22 +38,14 @@ def preprocess(
     """
     options = {"rna": {"n_top_genes": n_top_genes}, "atac": {"drop_depth_components": drop_depth_components}, "protein": {}}
     kinds = {name: modality_kind(adata, name) for name, adata in mdata.mod.items()}
-    batches = {name: _batch_of(mdata, adata, batch_key) for name, adata in mdata.mod.items()}
+    labels = batch_labels(mdata, batch_key) if batch_key else None
+    batches = {name: None if labels is None else labels.reindex(adata.obs_names) for name, adata in mdata.mod.items()}
     missing = [name for name, adata in mdata.mod.items() if recompute or _checked(adata, name, COMPONENTS[kinds[name]].slot)]
     transforms = {name: COMPONENTS[kinds[name]](n_components, seed, **options.get(kinds[name], {})) for name in missing}
     components = {name: transform.fit_transform(mdata[name], batches[name], name) for name, transform in transforms.items()}
     for name, transform in transforms.items():
         _write(mdata[name], transform, components[name], n_components, seed)
     return transforms
-
-
-def _batch_of(mdata: MuData, adata: AnnData, batch_key: str | None) -> pd.Series | None:
-    if batch_key is None:
-        return None
-    table = mdata.obs if batch_key in mdata.obs else adata.obs
-    if batch_key not in table:
-        raise DataError(f"batch_key={batch_key!r} is not a column of obs: {', '.join(map(str, mdata.obs.columns)) or 'it has none'}.")
-    return table[batch_key].reindex(adata.obs_names)
 
 
 def _checked(adata: AnnData, name: str, slot: str) -> bool:

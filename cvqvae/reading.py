@@ -19,9 +19,9 @@ from .batch_offsets import offset_to
 from .batches import CellData
 from .checks import DataError, check_groups
 from .components import Components
-from .containers import batch_labels, one_hot
+from .containers import one_hot
 from .model import CrossVQVAE
-from .mosaic import groups_of, presence
+from .mosaic import batch_labels, groups_of, presence
 from .preprocessing import COMPONENTS, components_of
 from .storage import check_transform, part_of
 

@@ -30,6 +30,7 @@ from .model import CrossVQVAE
 # %% ../nbs/05_storage.ipynb #010a55f7
 FORMAT = 1  # of a saved model; raised when a release writes something older ones cannot read
 _FILES = {"model.json", "model.safetensors"}
+_BESIDE = {"README.md"}  # written with them; alone it is somebody else's
 
 
 def _replaceable(
@@ -41,7 +42,8 @@ def _replaceable(
         return
     if not overwrite:
         raise FileExistsError(f"{folder} exists: choose another folder, or save(folder, overwrite=True)")
-    other = {path.name for path in folder.iterdir()} - _FILES if folder.is_dir() else {folder.name}
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    other = names - (_FILES | _BESIDE if _FILES <= names else _FILES)
     if other:
         raise FileExistsError(f"{folder} holds more than a model ({sorted(other)[0]}), which overwriting would delete: choose another folder")
 

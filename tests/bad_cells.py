@@ -382,10 +382,10 @@ def _(folder):
     return column("a", batch_key="lane")
 
 
-@kind("a batch column that only a modality has", "batch_key='lane' & mdata\\['rna'\\].obs\\['lane'\\]")
+@kind("a batch column in which the modalities disagree", "batch_key='lane' & differs between the modalities")
 def _(folder):
     mdata = cells()
-    mdata["rna"].obs["lane"] = "a"
+    mdata["rna"].obs["lane"], mdata["atac"].obs["lane"] = "a", "b"
     return build(mdata, batch_key="lane"), [mdata]
 
 

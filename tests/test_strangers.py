@@ -268,6 +268,10 @@ def test_overwriting_deletes_nothing_but_a_model(copy, tmp_path):
     with pytest.raises(FileExistsError, match="holds more than a model"):
         loaded.save(tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter1.tex").exists()
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "README.md").write_text("not a model card")
+    with pytest.raises(FileExistsError, match="README.md"):
+        loaded.save(tmp_path / "project", overwrite=True)
     loaded.save(copy, overwrite=True)
 
 
