@@ -223,10 +223,12 @@ def embed_all(
 ) -> dict[int | str, Latent]:  # per measured modality's position, and "joint"
     "What a trained model says of cells: as `encode_all`, with a consensus as joint latent where configured or where a modality is missing."
     latents = self.encode_all(inputs, batch)
-    if JOINT in latents and not self.config.consensus:
+    share = self.config.consensus if JOINT in latents else 1.0
+    if not share:
         return latents
-    weights = {s: 1.0 if s == JOINT else getattr(self, f"modality_weight_{s}") for s in latents}
-    z = sum(w * latents[s].z for s, w in weights.items()) / sum(weights.values())
+    weights = {s: getattr(self, f"modality_weight_{s}") for s in latents if s != JOINT}
+    z = share * sum(w * latents[s].z for s, w in weights.items()) / sum(weights.values())
+    z = z + (1 - share) * latents[JOINT].z if JOINT in latents else z
     gaussian = self.config.bottleneck == "gaussian"  # its bottleneck reads a variance, too
     return latents | {JOINT: Latent(z, z, None, None) if gaussian else self._latent(JOINT, z)}
 

@@ -105,12 +105,12 @@ def test_bad_configurations_are_refused(changes, message):
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_the_consensus_is_the_weighted_mean_of_all_latents(variant):
-    config = ModelConfig((6, 5), n_batches=0, hidden=(8,), n_latent=4, n_codes=16, consensus=True, **({"fusion": "encoder"} | VARIANTS[variant]))
+    config = ModelConfig((6, 5), n_batches=0, hidden=(8,), n_latent=4, n_codes=16, consensus=0.5, **({"fusion": "encoder"} | VARIANTS[variant]))
     model = CrossVQVAE(config).eval()
     model.modality_weight_0.fill_(1.5)
     model.modality_weight_1.fill_(0.5)
     inputs = [torch.randn(7, 6), torch.randn(7, 5)]
     plain, found = model.encode_all(inputs), model.embed_all(inputs)
-    expected = (plain["joint"].z + 1.5 * plain[0].z + 0.5 * plain[1].z) / 3
+    expected = 0.5 * plain["joint"].z + 0.5 * (1.5 * plain[0].z + 0.5 * plain[1].z) / 2
     assert torch.allclose(found["joint"].z, expected, atol=1e-6)
     assert torch.equal(found[0].z, plain[0].z) and (found["joint"].codes is None) == (config.bottleneck == "gaussian")
