@@ -94,9 +94,11 @@ def write_labels(
     labels: pd.Series,  # of the reference's cells
 ) -> None:
     "Types by the nearest cells of the reference, which is looked at through the modality that the new cells have."
-    alone = list(cells.mod) if len(cells.mod) == 1 else []
-    like = reference[alone[0]].obsm["X_cvqvae"] if alone and alone[0] in reference.mod and reference[alone[0]].n_obs == reference.n_obs else None
-    found = LabelTransfer().fit(reference.obsm["X_cvqvae"], labels, like).predict(cells.obsm["X_cvqvae"], cells.obs_names)
+    (alone, *others), known = cells.mod, reference
+    if not others and alone in reference.mod and "X_cvqvae" in reference[alone].obsm:
+        known = reference[alone]
+    transfer = LabelTransfer().fit(known.obsm["X_cvqvae"], labels.reindex(known.obs_names))
+    found = transfer.predict(cells.obsm["X_cvqvae"], cells.obs_names)
     cells.obs["cvqvae_label"] = pd.Categorical(found["label"])
     cells.obs["cvqvae_confidence"], cells.obs["cvqvae_unknown"] = found["confidence"], found["unknown"]
 

@@ -17,13 +17,15 @@ from .cells import DataError
 # %% ../nbs/05_labels.ipynb #99ec8aca
 def vote(
     neighbors: np.ndarray,  # positions of reference cells, int [n, k]
+    distances: np.ndarray,  # how far they are, ascending, float [n, k]
     codes: np.ndarray,  # type of each reference cell, int, 0 to n_types - 1
     n_types: int,
 ) -> tuple[np.ndarray, np.ndarray]:  # type with most votes, int [n]; its share, float [n]
-    "The most frequent type among neighbours; the first of equals."
-    counts = np.zeros((len(neighbors), n_types), np.int64)
-    np.add.at(counts, (np.arange(len(neighbors))[:, None], codes[neighbors]), 1)
-    return counts.argmax(1), counts.max(1) / neighbors.shape[1]
+    "The type with the largest weight among neighbours; the first of equals."
+    width = np.maximum(distances[:, [distances.shape[1] // 2]], 1e-12)
+    weights, votes = np.exp(-np.square(distances / width)), np.zeros((len(neighbors), n_types))
+    np.add.at(votes, (np.arange(len(neighbors))[:, None], codes[neighbors]), weights)
+    return votes.argmax(1), votes.max(1) / votes.sum(1)
 
 # %% ../nbs/05_labels.ipynb #9ff87925
 class LabelTransfer:
@@ -51,7 +53,6 @@ def fit(
     self: LabelTransfer,
     z: np.ndarray,  # embedding of the reference, float [n, d]
     labels: pd.Series,  # its types, [n]; cells without one are left out
-    like: np.ndarray | None = None,  # the reference's cells as new ones are measured, e.g. by one modality alone, float [n, d]; None: `z`
 ) -> LabelTransfer:
     "Learn the votes' worth and the usual distance; raises `DataError` where there are fewer than 2 labelled cells."
     known = labels.notna().to_numpy()
@@ -60,8 +61,8 @@ def fit(
     codes, self.classes_ = pd.factorize(labels[known].astype(str), sort=True)
     self.codes_, k = codes, min(self.n_neighbors, int(known.sum()) - 1)
     self.search_ = NearestNeighbors(n_neighbors=k).fit(np.asarray(z)[known])
-    distances, neighbors = self._others(np.asarray(z if like is None else like)[known])
-    winners, shares = vote(neighbors, codes, len(self.classes_))
+    distances, neighbors = self._others(np.asarray(z)[known])
+    winners, shares = vote(neighbors, distances, codes, len(self.classes_))
     self.calibration_ = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(shares, winners == codes)
     self.limit_ = float(np.quantile(distances.mean(1), self.novelty_quantile))
     return self
@@ -73,10 +74,11 @@ def calibrate(
     z: np.ndarray,  # embedding of labelled cells that the model was not trained on, float [m, d]
     labels: pd.Series,  # their types, [m]
 ) -> LabelTransfer:
-    "Learn the votes' worth again, from cells whose confidence is not flattered by their part in the training."
-    neighbors = self.search_.kneighbors(z, return_distance=False)
-    winners, shares = vote(neighbors, self.codes_, len(self.classes_))
+    "Learn the votes' worth and the usual distance again, from cells that are not flattered by their part in the training."
+    distances, neighbors = self.search_.kneighbors(z)
+    winners, shares = vote(neighbors, distances, self.codes_, len(self.classes_))
     self.calibration_.fit(shares, self.classes_[winners] == labels.astype(str).to_numpy())
+    self.limit_ = float(np.quantile(distances.mean(1), self.novelty_quantile))
     return self
 
 
@@ -88,7 +90,7 @@ def predict(
 ) -> pd.DataFrame:  # label, confidence (0 to 1), distance (1: the limit of novelty), unknown (bool)
     'Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it.'
     distances, neighbors = self.search_.kneighbors(z)
-    winners, shares = vote(neighbors, self.codes_, len(self.classes_))
+    winners, shares = vote(neighbors, distances, self.codes_, len(self.classes_))
     confidence, distance = self.calibration_.predict(shares), distances.mean(1) / max(self.limit_, 1e-12)
     unknown = (confidence < self.least_confidence) | (distance > 1)
     return pd.DataFrame({"label": self.classes_[winners], "confidence": confidence, "distance": distance, "unknown": unknown}, index=index)
