@@ -1,0 +1,294 @@
+"""Cells that a model has not seen, or not seen whole: mosaics, mapping, labels, translation, three modalities, files for others."""
+
+import warnings
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData, read_h5ad
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from mudata import MuData
+
+from cvqvae.cells import DataError
+from cvqvae.command import main
+from cvqvae.exchange import to_anndata, to_open_problems
+from cvqvae.integration import CVQVAE
+from cvqvae.labels import LabelTransfer, vote
+from cvqvae.mosaic import groups_of, join_modalities, merged_obs, presence
+from cvqvae.simulation import simulate
+from cvqvae.translation_scores import row_auroc, row_correlations
+
+SMALL = dict(hidden=(32,), n_latent=8, n_codes=32, n_components=12, batch_size=64, epochs=6, device="cpu")
+
+
+def shuffled(adata, seed=0):
+    "The same cells, features in another order and beside strangers without a count."
+    order = np.random.default_rng(seed).permutation(adata.n_vars)
+    moved = adata[:, order].copy()
+    counts = np.column_stack([moved.X.toarray(), np.zeros((adata.n_obs, 3), np.float32)])
+    var = pd.DataFrame({"feature_types": moved.var["feature_types"].iloc[0]}, index=[*moved.var_names, "x1", "x2", "x3"])
+    return AnnData(counts, obs=moved.obs.copy(), var=var)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return simulate(n_cells=300, seed=0)
+
+
+@pytest.fixture(scope="module")
+def fitted(cells):
+    return CVQVAE(cells[:200].copy(), batch_key="batch", **SMALL).fit(progress=False)
+
+
+@pytest.fixture(scope="module")
+def mosaic(cells):
+    parts = {"rna": cells["rna"][:220].copy(), "atac": cells["atac"][80:].copy()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pieces = join_modalities(parts)
+    return CVQVAE(pieces, batch_key="batch", unpaired="keep", **SMALL).fit(progress=False), pieces
+
+
+# mapping -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_mapping_does_not_move_the_reference(fitted, cells):
+    reference = cells[:200].copy()
+    before = fitted.latents(reference)["joint"]
+    new = cells[200:].copy()
+    new.obs["batch"] = "another"
+    fitted.embed(new)
+    after = fitted.latents(reference)["joint"]
+    assert torch.equal(before.z, after.z) and torch.equal(before.codes, after.codes)
+    assert np.isfinite(new.obsm["X_cvqvae"]).all()
+
+
+def test_features_are_matched_by_name(fitted, cells):
+    new = cells[200:]["rna"].copy()
+    expected = fitted.latents(new)["rna"].z
+    assert torch.allclose(fitted.latents(shuffled(new))["rna"].z, expected, atol=1e-4)
+    report = fitted.reader.match(MuData({"rna": shuffled(new)})).loc["rna"]
+    assert report["missing"] == 0 and report["extra"] == 3 + new.n_vars - report["model"]
+
+
+def test_missing_features_are_told_and_too_many_refused(fitted, cells):
+    new = cells[200:]["rna"]
+    names = fitted.transforms["rna"].feature_names
+    few = new[:, ~new.var_names.isin(names[:5])].copy()
+    with pytest.warns(UserWarning, match="5 of .* features are missing"):
+        fitted.embed(few)
+    none = new.copy()
+    none.var_names = [f"ENSG{i:011d}" for i in range(none.n_vars)]
+    with pytest.raises(DataError, match="only 0 of .* same assay and genome"):
+        fitted.embed(none)
+
+
+# mosaics -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_cell_of_a_mosaic_is_embedded(mosaic):
+    model, pieces = mosaic
+    model.embed()
+    assert pieces.obsm["X_cvqvae"].shape == (300, 8) and np.isfinite(pieces.obsm["X_cvqvae"]).all()
+    assert pieces["rna"].n_obs == 220 and pieces["atac"].n_obs == 220
+    alone = presence(pieces)[:, 1] < 0
+    rows = pieces["rna"].obs_names.get_indexer(pieces.obs_names[alone])
+    assert np.allclose(pieces.obsm["X_cvqvae"][alone], pieces["rna"].obsm["X_cvqvae"][rows], atol=1e-6)  # nothing else is known of them
+    codes = model.codes()
+    assert codes["atac"].isna().sum() == 80 and codes["rna"].notna().sum() == 220 and codes["joint"].notna().all()
+
+
+def test_the_order_of_a_mosaic_does_not_matter(mosaic):
+    model, pieces = mosaic
+    z = pd.DataFrame(model.latents(pieces)["joint"].z.numpy(), pieces.obs_names)
+    order = np.random.default_rng(0).permutation(300)
+    other = pieces[order].copy()
+    again = pd.DataFrame(model.latents(other)["joint"].z.numpy(), other.obs_names)
+    np.testing.assert_allclose(again.loc[z.index], z, atol=1e-5)
+
+
+def test_a_mosaic_of_whole_cells_is_the_paired_model(cells):
+    whole = join_modalities({name: adata.copy() for name, adata in cells.mod.items()})
+    kept = CVQVAE(whole, batch_key="batch", unpaired="keep", **SMALL).fit(progress=False)
+    paired = CVQVAE(cells.copy(), batch_key="batch", **SMALL).fit(progress=False)
+    assert torch.equal(kept.latents()["joint"].z, paired.latents()["joint"].z)
+
+
+def test_cells_without_a_partner_take_part_in_the_training(mosaic, cells):
+    model, pieces = mosaic
+    complete = pieces[(presence(pieces) >= 0).all(1)].copy()
+    alone = CVQVAE(complete, batch_key="batch", **SMALL).fit(progress=False)
+    assert not torch.equal(alone.module.encoders[0](torch.ones(1, 12)), model.module.encoders[0](torch.ones(1, 12)))
+
+
+def test_too_few_pairs_are_refused(cells):
+    apart = {"rna": cells["rna"][:100].copy(), "atac": cells["atac"][99:].copy()}
+    with pytest.raises(DataError, match="1 cells have two modalities"):
+        join_modalities(apart)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=40))
+@examples(max_examples=50, deadline=None)
+def test_groups_hold_every_measured_cell_once(measured):
+    rows = np.where(np.array(measured), np.arange(len(measured))[:, None], -1)
+    groups = groups_of(rows)
+    assert sorted(np.concatenate([[], *groups]).astype(int)) == [i for i, m in enumerate(measured) if any(m)]
+    assert all(len({tuple(rows[i] >= 0) for i in group}) == 1 for group in groups)
+    sizes = [(rows[group[0]] >= 0).sum() for group in groups]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_column_that_contradicts_itself_is_left_out(cells):
+    parts = {name: adata.copy() for name, adata in cells.mod.items()}
+    parts["rna"].obs["lane"], parts["atac"].obs["lane"] = "a", "b"
+    parts["rna"].obs["plate"] = "p1"
+    merged = merged_obs(parts, cells.obs_names)
+    assert "lane" not in merged and (merged["plate"] == "p1").all()
+
+
+# three modalities --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def three():
+    mdata = simulate(n_cells=250, kind=("atac", "protein"), seed=0)
+    return CVQVAE(mdata, batch_key="batch", **SMALL).fit(progress=False), mdata
+
+
+def test_three_modalities_are_trained_over_every_ordered_pair(three):
+    model, mdata = three
+    assert set(model.module.routes) >= {(i, j) for i in range(3) for j in range(3) if i != j}
+    for source in mdata.mod:
+        for target in set(mdata.mod) - {source}:
+            predicted = model.translate(mdata[source], to=target)
+            assert list(predicted.var_names) == list(model.transforms[target].feature_names) and np.isfinite(predicted.X).all()
+
+
+def test_three_modalities_survive_a_folder(three, tmp_path):
+    model, mdata = three
+    model.save(tmp_path / "model")
+    again = CVQVAE.load(tmp_path / "model", device="cpu")
+    new = mdata.copy()
+    assert torch.equal(again.latents(new)["joint"].z, model.latents(new)["joint"].z)
+    two = MuData({name: new[name].copy() for name in list(new.mod)[:2]})
+    assert again.latents(two)["joint"].z.shape == (250, 8)
+
+
+# labels ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rare_type_wins_where_it_is_near():
+    near, far = np.full((1, 5), 0.1), np.full((1, 10), 1.0)
+    codes = np.array([1] * 5 + [0] * 10)
+    winners, shares = vote(np.arange(15)[None], np.hstack([near, far]), codes, 2)
+    assert winners[0] == 1 and shares[0] > 0.5
+
+
+def test_labels_of_separate_types_are_certain_and_strangers_unknown():
+    rng = np.random.default_rng(0)
+    centres = np.eye(3) * 10
+    codes = np.repeat([0, 1, 2], 60)
+    z, new = centres[codes] + rng.normal(size=(180, 3)), centres[codes] + rng.normal(size=(180, 3))
+    transfer = LabelTransfer().fit(z, pd.Series(codes).map({0: "a", 1: "b", 2: "c"}))
+    found = transfer.predict(np.vstack([new, [[-40.0, -40, -40]]]))
+    assert (found["label"].iloc[:180] == pd.Series(codes).map({0: "a", 1: "b", 2: "c"})).all()
+    assert found["confidence"].iloc[:180].min() > 0.9 and found["unknown"].iloc[:180].mean() < 0.1
+    assert found["unknown"].iloc[180] and found["distance"].iloc[180] > 5
+
+
+def test_calibration_makes_confidence_honest():
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(400, 2))
+    noise = pd.Series(rng.choice(["a", "b"], 400))  # labels that say nothing
+    transfer = LabelTransfer().fit(z[:200], noise[:200]).calibrate(z[200:300], noise[200:300])
+    assert abs(transfer.predict(z[300:])["confidence"].mean() - 0.5) < 0.15
+
+
+def test_labels_must_fit_the_cells():
+    with pytest.raises(DataError, match="3 labels for 4"):
+        LabelTransfer().fit(np.zeros((4, 2)), pd.Series(["a", "b", "a"]))
+
+
+# translation scores ------------------------------------------------------------------------------------------------------------------
+
+
+def test_row_measures_are_those_of_scipy_and_sklearn():
+    from scipy.stats import pearsonr
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    p, o = rng.normal(size=(4, 50)), rng.normal(size=(4, 50))
+    np.testing.assert_allclose(row_correlations(p, o), [pearsonr(a, b)[0] for a, b in zip(p, o)], atol=1e-12)
+    p = p.round(1)  # with ties
+    np.testing.assert_allclose(row_auroc(p, o > 0), [roc_auc_score(b > 0, a) for a, b in zip(p, o)], atol=1e-12)
+
+
+# files -------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, fitted, cells):
+    folder = tmp_path_factory.mktemp("apply")
+    fitted.save(folder / "model")
+    reference = fitted.embed(cells[:200].copy())
+    reference.write(folder / "integrated.h5mu")
+    for name, adata in cells[200:].copy().mod.items():
+        adata.write(folder / f"{name}.h5ad")
+    return folder
+
+
+def test_map_writes_embedding_and_types(folder, fitted, cells, capsys):
+    flags = ["--model", folder / "model", "--rna", folder / "rna.h5ad", "--out", folder / "mapped.h5mu"]
+    known = ["--reference", folder / "integrated.h5mu", "--labels", "cell_type"]
+    assert main(["map", *map(str, flags + known)]) == 0
+    mapped = mudata.read(folder / "mapped.h5mu")
+    assert np.allclose(mapped.obsm["X_cvqvae"], fitted.latents(cells[200:]["rna"].copy())["rna"].z.numpy(), atol=1e-5)
+    assert set(mapped.obs["cvqvae_label"]) <= set(cells.obs["cell_type"]) and mapped.obs["cvqvae_confidence"].between(0, 1).all()
+    assert "missing" in capsys.readouterr().out
+    assert main(["map", *map(str, flags)]) == 2 and "exists already" in capsys.readouterr().err
+
+
+def test_translate_writes_features_by_name(folder, fitted, cells):
+    wanted = list(fitted.transforms["atac"].feature_names[[3, 1]])
+    flags = ["--model", folder / "model", "--rna", folder / "rna.h5ad", "--to", "atac", "--features", ",".join(wanted), "--out", folder / "peaks.h5ad"]
+    assert main(["translate", *map(str, flags)]) == 0
+    predicted = read_h5ad(folder / "peaks.h5ad")
+    assert list(predicted.var_names) == wanted and predicted.n_obs == 100
+    np.testing.assert_allclose(predicted.X, fitted.translate(cells[200:]["rna"].copy(), "atac", features=wanted).X, atol=1e-5)
+
+
+WRONG = [
+    (["--out", "mapped.h5mu"], "no cells: give --rna"),
+    (["--adt", "rna.h5ad", "--out", "mapped.h5mu"], "this model knows rna, atac"),
+    (["--rna", "rna.h5ad", "--out", "mapped.txt"], "must end in .h5mu"),
+    (["--rna", "rna.h5ad", "--out", "mapped.h5mu", "--labels", "cell_type"], "belong together"),
+    (["--rna", "rna.h5ad", "--out", "mapped.h5mu", "--reference", "rna.h5ad", "--labels", "cell_type"], "rna.h5ad"),
+    (["--rna", "rna.h5ad", "--out", "mapped.h5mu", "--reference", "integrated.h5mu", "--labels", "tissue"], "no column 'tissue'"),
+]
+
+
+@pytest.mark.parametrize("flags, message", WRONG, ids=[message for _, message in WRONG])
+def test_a_wrong_wish_writes_nothing(folder, tmp_path, monkeypatch, capsys, flags, message):
+    for path in folder.glob("*.h5*"):
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "mapped.h5mu").unlink(missing_ok=True)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert main(["map", "--model", str(folder / "model"), *flags]) == 2
+    assert message in capsys.readouterr().err and sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_files_for_other_tools(fitted, cells, tmp_path):
+    embedded = fitted.embed(cells[:200].copy())
+    plain = to_anndata(embedded, umap=False)
+    plain.write(tmp_path / "plain.h5ad")
+    again = read_h5ad(tmp_path / "plain.h5ad")
+    assert {"X_cvqvae", "X_cvqvae_rna", "X_cvqvae_atac"} <= set(again.obsm) and {"cvqvae_code_rna", "cell_type"} <= set(again.obs)
+    assert (again.layers["counts"] != cells["rna"][:200].X).nnz == 0
+    task = to_open_problems(embedded, "demo")
+    assert task.uns == {"dataset_id": "demo", "method_id": "cvqvae"} and list(task.obs_names) == list(embedded.obs_names)
+    np.testing.assert_array_equal(task.X, embedded.obsm["X_cvqvae"])
