@@ -284,7 +284,7 @@ def test_scdart_trains(cells, drawn, monkeypatch):
 
 
 def test_scdart_keeps_the_neighbours_of_a_modality(cells, drawn):
-    options = SMALL | {"updates": 400, "matching": 0, "prior_weight": 0.01}
+    options = SMALL | {"updates": 200, "matching": 0, "prior_weight": 0.01}
     embeddings, _ = fit_scdart(Task(cells), annotation=drawn, **options)
     wanted = cdist(*[diffusion_coordinates(cells["rna"].obsm["X_pca"], times=(30,))[0]] * 2)
     found = cdist(embeddings["first"], embeddings["first"])
