@@ -28,7 +28,7 @@ from .preprocessing import components_of
 # %% ../nbs/07_figures.ipynb #ad940ea2
 LOOK = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "legend.fontsize": 7,
-    "legend.title_fontsize": 8, "legend.frameon": False, "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.grid": False,
+    "legend.title_fontsize": 8, "legend.frameon": False, "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.grid": False, "axes.linewidth": 0.8, "xtick.major.width": 0.8, "ytick.major.width": 0.8,
     "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 80, "figure.constrained_layout.use": True,
 }  # fmt: skip
 
@@ -105,23 +105,36 @@ def _short(name: str, most: int = 22) -> str:
 
 
 def plot_umaps(
-    embeddings: dict[str, np.ndarray],  # title -> coordinates [n, 2], one row of panels each
-    groups: dict[str, pd.Series],  # colouring -> group of each point [n], one column of panels each
+    embeddings: dict[str, np.ndarray],  # title -> coordinates [n, 2]
+    groups: dict[str, pd.Series],  # colouring -> group of each point [n]
+    across: int = 4,  # most panels in a row, where there are more than two embeddings
 ) -> Figure:
-    "Grid of scatter plots, embeddings x colourings, and one legend per colouring below."
-    n_rows, n_columns = len(embeddings), len(groups)
+    "Scatter plots of every embedding in every colouring, and one legend per colouring below."
+    wide = len(embeddings) > 2
+    blocks = -(-len(embeddings) // across)
+    across = -(-len(embeddings) // blocks)
+    n_rows, n_columns = (blocks * len(groups), across) if wide else (len(embeddings), len(groups))
     colours = {title: group_colours(values) for title, values in groups.items()}
-    tallest = max(min(len(found), 15) for found in colours.values())
-    heights = [3.2] * n_rows + [0.3 + 0.17 * tallest]
+    side = 2.4 if wide else 3.2
+    heights = [side] * n_rows + [0.3 + 0.17 * max(min(len(found), 15) for found in colours.values())]
     with figure_style():
-        figure, axes = plt.subplots(n_rows + 1, n_columns, figsize=(3.6 * n_columns, sum(heights)), height_ratios=heights, squeeze=False)
-        for column, (title, values) in enumerate(groups.items()):
-            for row, (name, coordinates) in enumerate(embeddings.items()):
-                scatter_groups(axes[row, column], coordinates, values, colours[title])
-                axes[row, column].set_title(f"{name}, by {title}")
-            group_legend(axes[-1, column], colours[title], title)
+        figure, axes = plt.subplots(n_rows + 1, n_columns, figsize=(1.125 * side * n_columns, sum(heights)), height_ratios=heights, squeeze=False)
+        for i, (name, coordinates) in enumerate(embeddings.items()):
+            for j, (title, values) in enumerate(groups.items()):
+                ax = axes[i // across * len(groups) + j, i % across] if wide else axes[i, j]
+                scatter_groups(ax, coordinates, values, colours[title])
+                ax.set_title(f"{name}, by {title}")
+        _legends(axes[-1], colours)
+    for ax in axes.flat:
+        ax.axis("on" if ax.collections else "off")
     plt.close(figure)
     return figure
+
+
+def _legends(axes: np.ndarray, colours: dict[str, dict[str, str]]) -> None:
+    "One legend per colouring, spread over a row of axes."
+    for j, (title, found) in enumerate(colours.items()):
+        group_legend(axes[j * len(axes) // len(colours)], found, title)
 
 # %% ../nbs/07_figures.ipynb #e1599de9
 def stacked_rows(
@@ -144,12 +157,13 @@ def plot_integration(
     max_cells: int = 8000,  # a random subset of larger data is drawn
     seed: int = 0,
 ) -> Figure:
-    "Stacked rows of both modalities before and after integration, by cell type, modality and batch (Figures 4, 7, 8)."
+    "Stacked rows of both modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out."
     n, k = mdata.n_obs, len(mdata.mod)
     cells = np.sort(np.random.default_rng(seed).permutation(n)[:max_cells])
     rows = np.concatenate([cells + i * n for i in range(k)])
     columns = {"cell type": labels_key, "batch": batch_key}
-    groups = {title: pd.Series(np.tile(mdata.obs[key].astype(object), k)[rows]) for title, key in columns.items() if key}
+    told = {title: key for title, key in columns.items() if key and mdata.obs[key].nunique() > 1}
+    groups = {title: pd.Series(np.tile(mdata.obs[key].astype(object), k)[rows]) for title, key in told.items()}
     groups["modality"] = pd.Series(np.repeat(list(mdata.mod), len(cells)))
     before, after = (umap_coordinates(stacked_rows(mdata, key)[rows], seed) for key in (None, "X_cvqvae"))
     return plot_umaps({"before": before, "after": after}, groups)

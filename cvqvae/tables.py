@@ -73,22 +73,17 @@ def notes(
 
 # %% ../nbs/08_tables.ipynb #b76e8dc9
 def score_summary(
-    runs: dict[str, pd.DataFrame],  # data set -> long table of `run_benchmark`
+    scores: pd.DataFrame,  # long table of `run_benchmark`
     marks: tuple[str, str] = ("**", "**"),  # around the best of each column
-) -> pd.DataFrame:  # str, methods x four columns per data set; a dash where there is nothing
-    "Mean score of both views over the metrics that no method lacks, FOSCTTM and seconds of every method on every data set; `random` is left out."
-    columns = {}
-    for name, scores in runs.items():
-        joint, stacked, cost = (mean_and_spread(scores, view)[0] for view in ("joint", "stacked", "run"))
-        wanted = {"joint": joint.get("score_shared"), "stacked": stacked.get("score_shared"), "foscttm": stacked.get("foscttm")}
-        found = pd.DataFrame(wanted, index=joint.index, dtype=float)
-        found = found.drop(index="random", errors="ignore")
-        best = best_rows(found)
-        for column in found:
-            cells = [_cell(value, np.nan, marks if best.loc[method, column] else ("", "")) for method, value in found[column].items()]
-            columns[f"{name}: {NAMES.get(column, column)}"] = pd.Series(cells, found.index)
-        columns[f"{name}: seconds"] = cost.get("seconds", pd.Series(dtype=float)).reindex(found.index).map(lambda v: "–" if np.isnan(v) else f"{v:.0f}")
-    return pd.DataFrame(columns).reindex(dict.fromkeys(m for scores in runs.values() for m in pd.unique(scores["method"]) if m != "random")).fillna("–")
+) -> pd.DataFrame:  # str, methods x joint, stacked, FOSCTTM, seconds; a dash where there is nothing
+    "Mean score of both views over the metrics that no method lacks, FOSCTTM and seconds of every method that gave a result; `random` is left out."
+    joint, stacked, cost = (mean_and_spread(scores, view)[0] for view in ("joint", "stacked", "run"))
+    wanted = {"joint": joint.get("score_shared"), "stacked": stacked.get("score_shared"), "foscttm": stacked.get("foscttm")}
+    found = pd.DataFrame(wanted, index=joint.index, dtype=float).drop(index="random", errors="ignore").dropna(how="all")
+    best = best_rows(found)
+    columns = {NAMES.get(name, name): [_cell(v, np.nan, marks if top else ("", "")) for v, top in zip(found[name], best[name])] for name in found}
+    seconds = cost.get("seconds", pd.Series(dtype=float)).reindex(found.index).map(lambda v: "–" if np.isnan(v) else f"{v:.0f}")
+    return pd.DataFrame(columns, index=found.index).assign(seconds=seconds)
 
 # %% ../nbs/08_tables.ipynb #a4bfdd76
 def absences(
