@@ -28,7 +28,8 @@ from .preprocessing import components_of
 # %% ../nbs/07_figures.ipynb #ad940ea2
 LOOK = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "legend.fontsize": 7,
-    "legend.title_fontsize": 8, "legend.frameon": False, "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.grid": False, "axes.linewidth": 0.8, "xtick.major.width": 0.8, "ytick.major.width": 0.8,
+    "legend.title_fontsize": 8, "legend.frameon": False, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "axes.grid": False, "axes.linewidth": 0.8, "xtick.major.width": 0.8, "ytick.major.width": 0.8,
     "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 80, "figure.constrained_layout.use": True,
 }  # fmt: skip
 
