@@ -30,7 +30,7 @@ def devices_for(
     kind = choose_device(device).type
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
         raise DataError(f"processes={processes!r} must be a whole number, at least 1")
-    if kind == "mps":
+    if kind == "mps" and processes > 1:
         raise DataError("several processes cannot train on mps: add device='cpu', or leave processes out")
     there = torch.cuda.device_count() if kind == "cuda" else os.cpu_count()
     if processes > there:
