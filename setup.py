@@ -31,7 +31,7 @@ setup(
     package_dir={"cvqvae.analyses": "nbs/analyses"},
     package_data={"cvqvae.analyses": ["*.ipynb"]},
     install_requires=settings["requirements"].split(),
-    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "peers", "scale")},
+    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "peers", "scale", "dask")},
     entry_points={"console_scripts": settings["console_scripts"].split()},
     zip_safe=False,
 )

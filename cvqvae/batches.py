@@ -48,8 +48,8 @@ class CellData:
         "The same cells on `device`."
         return self._map(lambda x: x.to(device))
 
-    def rows(self, index: Tensor) -> "CellData":
-        "The cells at `index` (int64), in its order."
+    def rows(self, index: Tensor | slice) -> "CellData":
+        "The cells at `index` (int64, or a slice), in its order."
         return self._map(lambda x: x[index])
 
 # %% ../nbs/04_batches.ipynb #32d5587b

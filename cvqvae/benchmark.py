@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'VIEWS', 'hash_of', 'cells_hash', 'Plan', 'deciding', 'truth_hash', 'write_whole', 'save_result',
-           'load_result', 'attempt', 'scores_of', 'failure', 'run_benchmark', 'Comparison', 'with_shared',
+           'load_result', 'attempt', 'scores_of', 'failure', 'run_benchmark', 'Comparison', 'computed', 'with_shared',
            'kept_results']
 
 # %% ../nbs/08_benchmark.ipynb #badf9353
@@ -15,13 +15,14 @@ import inspect
 import json
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from fastcore.basics import patch
 from mudata import MuData
 
 from .baselines import METHODS, OWN, Result, fit_method, fit_own, lacks_components
@@ -29,6 +30,7 @@ from .cells import DataError, counts_of
 from .ground_truth import Truth
 from .metrics import score_view, with_shared_score
 from .preprocessing import components_of, preprocess
+from .workers import Failed, reason_of, run_jobs
 
 # %% ../nbs/08_benchmark.ipynb #79eadc66
 def hash_of(
@@ -82,7 +84,7 @@ class Plan:
         return hash_of(fit_key, truth_hash, self.evaluation)
 
 
-_OWN = "batch_offsets batches callbacks configuration containers integration losses model networks presets quantizer training".split()
+_OWN = "batch_offsets batches callbacks configuration containers integration losses model networks presets processes quantizer training".split()
 _PACKAGES = {"harmony": "harmonypy", "wnn": "muon", "mofa": "mofapy2", "totalvi": "scvi-tools", "multivi": "scvi-tools", "clue": "scglue"}
 
 
@@ -156,18 +158,18 @@ def attempt(
     seed: int,
     mdata: MuData,  # after `preprocess`
     plan: Plan,
-    stem: Path,  # where the result is kept
+    stem: Path | None,  # where the result is kept; None: nowhere
 ) -> Result | str:  # the result, or why there is none
     "A method's result for one seed, kept or new."
-    if (kept := load_result(stem)) is not None:
+    if stem is not None and (kept := load_result(stem)) is not None:
         return kept
     options = plan.options.get(method, {})
     try:
         result = fit_method(method, mdata, plan.batch_key, seed, plan.max_seconds, plan.epochs, **options)
     except Exception as error:
-        name = "" if isinstance(error, (DataError, ImportError)) else f"{type(error).__name__}: "
-        return f"{name}{str(error).splitlines()[0] if str(error) else 'no message'}"
-    save_result(result, stem)
+        return reason_of(error)
+    if stem is not None:
+        save_result(result, stem)
     return result
 
 # %% ../nbs/08_benchmark.ipynb #adc034de
@@ -204,6 +206,8 @@ def run_benchmark(
     report: Callable = lambda line: None,  # told of each row as it is done, e.g. `print`
     results: str | Path | None = None,  # folder where results are kept; None: `out/results`
     peer_seeds: Sequence[int] | None = None,  # of methods that are not of this package; None: `seeds`
+    workers: int = 1,  # jobs at a time, each in a process of its own
+    dask: str | None = None,  # address of a Dask scheduler whose workers take the jobs
     **plan,  # fields of `Plan`
 ) -> pd.DataFrame:  # rows: method, seed, view, metric, group, value, reason
     """Fit and score every method for every seed; an interrupted run is continued where it stopped.
@@ -211,17 +215,16 @@ def run_benchmark(
     A method that seeds do not change is run for the first seed only. Writes `scores.csv` to `out`. Raises `DataError` for an unknown name.
     """
     names, plan = _checked(methods, seeds), Plan(**plan)
-    planned = {name: _seeds_of(name, list(seeds), peer_seeds) for name in names}
+    jobs = [(name, seed) for name in names for seed in _seeds_of(name, list(seeds), peer_seeds)]
     if lacks_components(mdata):
         preprocess(mdata, batch_key=plan.batch_key)
     truth = Truth.from_mudata(mdata, plan.batch_key, plan.labels_key, plan.ignore_labels)
     comparison = Comparison(mdata, truth, plan, Path(results or Path(out) / "results"))
-    tables = []
-    for name, own_seeds in planned.items():
-        for seed in own_seeds:
-            tables.append(comparison.row(name, seed).assign(method=name, seed=seed))
-            report(_line(tables[-1]))
-    scores = with_shared(pd.concat(tables, ignore_index=True)[COLUMNS])
+    tables = {}
+    for (name, seed), row in comparison.rows(jobs, workers, dask):
+        tables[name, seed] = row.assign(method=name, seed=seed)
+        report(_line(tables[name, seed]))
+    scores = with_shared(pd.concat([tables[job] for job in jobs], ignore_index=True)[COLUMNS])
     write_whole(Path(out) / "scores.csv", lambda p: scores.to_csv(p, index=False))
     return scores
 
@@ -258,6 +261,7 @@ class Comparison:
     ):
         self.mdata, self.truth, self.plan, self.folder = mdata, truth, plan, folder
         self.identity, self.truth_hash = cells_hash(mdata, plan.batch_key), truth_hash(truth)
+        self.added = {name: method for name, method in METHODS.items() if not method.fit.__module__.startswith("cvqvae.")}
 
     def stem(self, method: str, seed: int) -> Path:
         "Where a result is kept, without suffix."
@@ -265,18 +269,69 @@ class Comparison:
 
     def row(self, method: str, seed: int) -> pd.DataFrame:
         "Scores of one method and seed, kept or new, or its failure; columns view, metric, group, value, reason."
+        if (kept := self.kept_row(method, seed)) is not None:
+            return kept
+        found = attempt(method, seed, self.mdata, self.plan, self.stem(method, seed))
+        return failure(found) if isinstance(found, str) else self._keep_row(method, seed, scores_of(found, self.truth, seed, **self.plan.evaluation))
+
+    def kept_row(self, method: str, seed: int) -> pd.DataFrame | None:
+        "Scores that are kept, together with their result."
+        path = self._row_path(method, seed)
+        whole = path.is_file() and load_result(self.stem(method, seed)) is not None
+        return pd.read_csv(path).assign(reason=lambda t: t["reason"].fillna("")) if whole else None
+
+    def _row_path(self, method: str, seed: int) -> Path:
         stem = self.stem(method, seed)
-        path = stem.with_name(f"{stem.name}-{self.plan.score_key(stem.name, self.truth_hash)[:16]}.csv")
-        if path.is_file() and load_result(stem) is not None:
-            return pd.read_csv(path).assign(reason=lambda t: t["reason"].fillna(""))
-        found = attempt(method, seed, self.mdata, self.plan, stem)
-        if isinstance(found, str):
-            return failure(found)
-        scores = scores_of(found, self.truth, seed, **self.plan.evaluation)
-        write_whole(path, lambda p: scores.to_csv(p, index=False))
+        return stem.with_name(f"{stem.name}-{self.plan.score_key(stem.name, self.truth_hash)[:16]}.csv")
+
+    def _keep_row(self, method: str, seed: int, scores: pd.DataFrame) -> pd.DataFrame:
+        write_whole(self._row_path(method, seed), lambda p: scores.to_csv(p, index=False))
         return scores
 
+# %% ../nbs/08_benchmark.ipynb #c7724722
+@patch
+def rows(
+    self: Comparison,
+    jobs: list[tuple[str, int]],  # methods and seeds
+    workers: int = 1,  # processes
+    dask: str | None = None,  # address of a scheduler
+) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:  # of `row`
+    "The rows of many jobs, in the order in which they are done."
+    if workers == 1 and not dask:
+        yield from ((job, self.row(*job)) for job in jobs)
+        return
+    kept = {job: self.kept_row(*job) for job in jobs}
+    yield from ((job, row) for job, row in kept.items() if row is not None)
+    missing = [(*job, load_result(self.stem(*job))) for job, row in kept.items() if row is None]
+    for (method, seed, _), outcome in run_jobs(computed, self, missing, workers, dask):
+        yield (method, seed), self._keep(method, seed, outcome)
 
+
+@patch
+def _keep(self: Comparison, method: str, seed: int, outcome: tuple | Failed) -> pd.DataFrame:
+    if isinstance(outcome, Failed):
+        return failure(outcome.reason)
+    found, row = outcome
+    if isinstance(found, str):
+        return row
+    save_result(found, self.stem(method, seed))
+    return self._keep_row(method, seed, row)
+
+
+def computed(
+    comparison: Comparison,
+    method: str,  # in `METHODS`
+    seed: int,
+    result: Result | None,  # where it is kept already
+) -> tuple[Result | str, pd.DataFrame]:  # the result, or why there is none; its row
+    "What a worker does; it writes nothing."
+    METHODS.update(comparison.added)
+    found = result or attempt(method, seed, comparison.mdata, comparison.plan, None)
+    if isinstance(found, str):
+        return found, failure(found)
+    return found, scores_of(found, comparison.truth, seed, **comparison.plan.evaluation)
+
+# %% ../nbs/08_benchmark.ipynb #355b3bb4
 def with_shared(
     scores: pd.DataFrame,  # rows: method, seed, view, metric, group, value, reason
 ) -> pd.DataFrame:  # the same, and `score_shared` per method, seed and view

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from .batch_offsets import set_batch_offsets, set_missing_offsets
 from .losses import set_modality_weights, set_target_variance
+from .processes import rank, total
 from .quantizer import VectorQuantizer, perplexity
 
 if TYPE_CHECKING:  # only for the annotations: the loop imports its callbacks, not the other way round
@@ -35,6 +36,7 @@ class Callback:
     "Does something at named moments of `Trainer.fit`; a subclass overrides the moments that it needs."
 
     order = 0  # lower runs first
+    everywhere = False  # where several processes train together: called in each of them, not in the first alone
 
     def before_fit(self, trainer: "Trainer") -> None: ...
     def after_batch(self, trainer: "Trainer") -> None: ...
@@ -99,7 +101,7 @@ class FiniteLoss(Callback):
 class CodeHealth(Callback):
     "Adds `codes_used_i` and `perplexity_i` of the epoch's training batches to the history; warns after the fit when fewer than 5% of a codebook are alive."
 
-    order = -5
+    order, everywhere = -5, True
 
     def __init__(self):
         self.counts = {}
@@ -113,12 +115,15 @@ class CodeHealth(Callback):
 
     def after_epoch(self, trainer: "Trainer") -> None:
         for source, count in self.counts.items():
+            count = total(count)
             name = source if isinstance(source, str) else source + 1
             trainer.row[f"codes_used_{name}"] = int((count > 0).sum())
             trainer.row[f"perplexity_{name}"] = perplexity(count / count.sum())
         self.counts = {}
 
     def after_fit(self, trainer: "Trainer") -> None:
+        if rank() > 0:
+            return
         alive, row = {}, trainer.history[-1] if trainer.history else {}
         for source in trainer.model.sources:
             name, book = source if isinstance(source, str) else source + 1, trainer.model.bottleneck_of(source)

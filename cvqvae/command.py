@@ -35,12 +35,15 @@ _EXAMPLES = {
   cvqvae integrate --rna rna.h5ad --atac atac.h5ad --batch donor --labels cell_type
   cvqvae integrate --rna rna.h5ad --adt proteins.h5ad --epochs 100 --out my-run
   cvqvae integrate --params my-run.yaml
+  cvqvae integrate --mudata cells.h5mu --processes 4
 
 The folder of a run holds integrate.html (the report: open it in a browser), integrated.h5mu (your cells with the new
 coordinates in obsm['X_cvqvae']), scores.csv, history.csv, figures/, model/ and run.json.""",
     "benchmark": """examples:
   cvqvae benchmark --methods cvqvae,harmony,wnn --seeds 0,1
   cvqvae benchmark --rna rna.h5ad --atac atac.h5ad --batch donor --labels cell_type --max_seconds 600
+  cvqvae benchmark --dataset bmmc-cite --workers 4
+  cvqvae benchmark --dataset bmmc-cite --dask tcp://scheduler:8786
 
 The other methods are the extra cvqvae[peers]; one that is not installed, or that cannot treat these cells, is a row that says so.
 Results are kept in the folder `results` beside the run: an interrupted comparison goes on where it stopped when it is started again.

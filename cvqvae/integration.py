@@ -25,13 +25,14 @@ from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
 from .containers import as_mudata, concatenate, storable, write_latent
+from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
 from .preprocessing import components_of, preprocess
 from .presets import Preset, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors
 from .storage import FORMAT, check_configuration, load_folder, load_weights, readable, save_folder
-from .training import Trainer, TrainingConfig
+from .training import TrainingConfig
 from .translation import columns_of, predict_components, predict_features
 
 # %% ../nbs/05_integration.ipynb #a97ac24c
@@ -106,6 +107,7 @@ def fit(
     callbacks: Sequence[Callback] = (),  # besides the standard ones
     checkpoint: str | Path | None = None,  # .safetensors file, written every 10 epochs; continued from where it exists
     progress: bool = True,  # a bar in notebook or terminal
+    processes: int = 1,  # that train together: one per GPU, or groups of cores
 ) -> "CVQVAE":
     "Train on the cells given to the constructor; sets `history`. Calling it again starts afresh."
     if self.mdata is None:
@@ -116,7 +118,7 @@ def fit(
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
     self.module = CrossVQVAE(self.config)
     complete, *others = self._complete_first()
-    trainer = Trainer(self.module, complete, self.training, (*extra, *callbacks), self.device, others).fit()
+    trainer = train(self.module, complete, self.training, (*extra, *callbacks), self.device, others, processes)
     self.history = trainer.history_frame()
     if self.config.batch_offsets and self.reader.batch_key:
         set_anchors(self.reader, self.module, complete)

@@ -14,6 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from .model import JOINT, CrossVQVAE, Output
+from .processes import gathered, own_rows
 
 # %% ../nbs/03_losses.ipynb #ef0008cd
 def set_target_variance(
@@ -37,7 +38,7 @@ def latent_variance(
     latents: list[Tensor],  # z of any sources, float [n, d]
 ) -> Tensor:  # scalar without a gradient
     "Variance of the latents over the cells, averaged over dimensions and sources."
-    return torch.stack([z.detach().var(0, correction=0).mean() for z in latents]).mean().clamp(min=1e-6)
+    return torch.stack([gathered(z.detach()).var(0, correction=0).mean() for z in latents]).mean().clamp(min=1e-6)
 
 
 def distillation(
@@ -51,10 +52,11 @@ def distillation(
 
 def cosines(
     rows: Tensor,  # float [n, d]
-) -> Tensor:  # float [n, n], between -1 and 1
+) -> Tensor:  # float [n, n], between -1 and 1; [m, n] for one process's part of n rows
     "Cosine of the angle between every two rows, seen from their mean."
+    rows = gathered(rows)
     unit = F.normalize(rows - rows.mean(0), dim=1)
-    return unit @ unit.T
+    return own_rows(unit) @ unit.T
 
 
 def reference_rows(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .configuration import ModelConfig
 from .networks import FullyConnected
+from .processes import noise_like
 from .quantizer import VectorQuantizer
 
 # %% ../nbs/03_model.ipynb #bfcfca13
@@ -35,7 +36,7 @@ class QuantizedBottleneck(VectorQuantizer):
         quantized = super().forward(z)
         e = quantized.e
         if self.training and self.share < 1:
-            e = torch.where(torch.rand(len(z), 1, device=z.device) < self.share, e, z)
+            e = torch.where(noise_like(torch.rand, z[:, :1]) < self.share, e, z)
         return Latent(z, e, quantized.codes, quantized.commitment)
 
 
@@ -54,7 +55,7 @@ class GaussianBottleneck(nn.Module):
         mean, log_variance = parameters.float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-12, 12)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-        sample = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if self.training else mean
+        sample = mean + noise_like(torch.randn, mean) * (0.5 * log_variance).exp() if self.training else mean
         return Latent(mean, sample, None, self.kl_weight * kl.sum(1).mean())
 
 # %% ../nbs/03_model.ipynb #bd4b807a

@@ -61,6 +61,7 @@ class Parameters:
     preset: str = option("'default', or 'paper': the method exactly as published", choices=tuple(PRESETS), reports=_FITTING)
     epochs: int = option("how often the training sees every cell (default: the preset's, or each method's own)", int, least=1)
     components: int = option("components kept of each modality (default: the preset's)", int, least=2)
+    processes: int = option("processes that train one model together, a GPU or a share of the cores each (default: 1)", int, least=1, reports=("integrate",))
     seed: int = option("the same seed gives the same result (default: 0)", int, least=0, most=2**32 - 1, reports=("integrate", "biology"))
     methods: str = option("what to compare, separated by commas (default: all that are installed)", metavar="NAMES", reports=("benchmark",))
     seeds: str = option("seeds of our own methods, separated by commas (default: 0,1,2,3)", metavar="NUMBERS", reports=_COMPARING)
@@ -69,6 +70,8 @@ class Parameters:
     max_seconds: float = option("longest training of one method and seed, in seconds (default: none)", float, least=1, reports=_COMPARING)
     max_cells: int = option("cells that a silhouette is measured on (default: 30000)", int, least=100, reports=_COMPARING)
     resolutions: int = option("clusterings that the NMI tries (default: 20)", int, least=1, reports=_COMPARING)
+    workers: int = option("methods and seeds at a time, each in a process of its own with its share of the cores (default: 1)", int, least=1, reports=("benchmark",))
+    dask: str = option("address of a Dask cluster that takes the methods and seeds, e.g. tcp://host:8786", metavar="ADDRESS", reports=("benchmark",))
     genes: str = option("marker genes to draw, separated by commas (default: the most specific ones)", metavar="NAMES", reports=_BIOLOGY)
     root: str = option("cell type that the pseudotime starts from (default: found)", metavar="TYPE", reports=_BIOLOGY)
 

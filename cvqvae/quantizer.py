@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from fastcore.basics import patch
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
+
+from .processes import drawn_rows, summed
 
 # %% ../nbs/02_quantizer.ipynb #92942530
 def nearest_code(
@@ -43,10 +44,7 @@ def code_sums(
     "Per code, how many rows chose it and the sum of these rows; summed over all processes of a distributed run."
     count = z.new_zeros(n_codes).index_add_(0, codes, z.new_ones(len(codes)))
     total = z.new_zeros(n_codes, z.shape[1]).index_add_(0, codes, z)
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(count)
-        dist.all_reduce(total)
-    return count, total
+    return summed(count), summed(total)
 
 # %% ../nbs/02_quantizer.ipynb #103d3fb8
 def smoothed_counts(
@@ -148,9 +146,7 @@ def _step(self: VectorQuantizer, z: Tensor, codes: Tensor) -> None:
 def _revive(self: VectorQuantizer, z: Tensor) -> None:
     "Move codes with a small moving count onto drawn cells; count and sum are reset together."
     dead = self.ema_count < self.revive_below
-    drawn = z[torch.randint(len(z), (self.n_codes,), device=z.device)]
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast(drawn, src=0)
+    drawn = drawn_rows(z, self.n_codes)
     count = self.ema_count.mean().clamp(min=self.revive_below)
     self.ema_count.copy_(torch.where(dead, count, self.ema_count))
     self.ema_sum.copy_(torch.where(dead[:, None], drawn * count, self.ema_sum))

@@ -20,6 +20,7 @@ from .batches import CellData, batches_of, choose_device, epoch_generator, share
 from .callbacks import Callback, StopTraining, standard_callbacks
 from .losses import loss_terms
 from .model import JOINT, CrossVQVAE
+from .processes import add_gradients, first_says, n_processes, rank, shared, total
 
 # %% ../nbs/04_training.ipynb #825806c5
 @dataclass(frozen=True)
@@ -112,18 +113,21 @@ class Trainer:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.config.seed)
             self._call("before_fit")
+            self._take_over()
             try:
-                while self.epoch < self.config.epochs:
+                while first_says(self.epoch < self.config.epochs):
                     self.run_epoch()
             except StopTraining:
-                pass
+                first_says(False)
             self._call("after_fit")
+            self._take_over()
         self.model.eval()
         return self
 
     def _call(self, moment: str) -> None:
         for callback in self.callbacks:
-            getattr(callback, moment)(self)
+            if callback.everywhere or rank() == 0:
+                getattr(callback, moment)(self)
 
 # %% ../nbs/04_training.ipynb #2c101954
 @patch
@@ -138,13 +142,23 @@ def run_epoch(self: Trainer) -> None:
         self.terms = self.train_step(self.train_data.rows(order[start:stop].to(self.device)), others)
         sizes.append(stop - start)
         values.append(torch.stack(list(self.terms.values())))
-        self._call("after_batch")
+        self._after_batch()
     self.epoch += 1
-    self.batch_losses = torch.stack(values)
+    self.batch_losses = total(torch.stack(values))
     self.row = {"epoch": self.epoch, **named_means(self.terms, self.batch_losses, sizes, "train_"), **self.validate()}
     self.row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
     self.history.append(self.row)
     self._call("after_epoch")
+
+
+@patch
+def _after_batch(self: Trainer) -> None:
+    try:
+        self._call("after_batch")
+    except StopTraining as stop:
+        if n_processes() > 1:
+            raise RuntimeError("with several processes a callback can stop the training at the end of an epoch only (after_epoch)") from stop
+        raise
 
 
 @patch
@@ -186,18 +200,27 @@ def train_step(self: Trainer, batch: CellData, others: Sequence[CellData] = ()) 
     self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * learning_rate_factor(
         self.step, self.steps_per_epoch, self.config
     )
-    weighted = [(len(group), self.compute_terms(group)["loss"]) for group in others]
-    terms = self.compute_terms(batch)
+    weighted = [(len(group), self.part_terms(group)["loss"]) for group in others]
+    terms = self.part_terms(batch)
     if weighted:
         weighted.append((len(batch), terms["loss"]))
         terms["loss"] = sum(n * loss for n, loss in weighted) / sum(n for n, _ in weighted)
     self.optimizer.zero_grad(set_to_none=True)
     terms["loss"].backward()
+    add_gradients(self.model.parameters())
     if self.config.gradient_clip:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
     self.optimizer.step()
     self.step += 1
     return {name: value.detach() for name, value in terms.items()}
+
+
+@patch
+def part_terms(self: Trainer, batch: CellData) -> dict[str, Tensor]:
+    "Loss terms of a batch; with several processes, of this one's part, by its share."
+    with shared(len(batch)) as part:
+        terms = self.compute_terms(batch.rows(part.rows))
+    return terms if part.share == 1 else {name: part.share * value for name, value in terms.items()}
 
 
 @patch
@@ -219,3 +242,24 @@ def named_means(
     weights = torch.tensor(sizes, dtype=values.dtype, device=values.device)
     means = (weights @ values / weights.sum()).tolist()
     return {prefix + name: value for name, value in zip(terms, means)}
+
+# %% ../nbs/04_training.ipynb #013c3a0c
+@patch
+def _take_over(self: Trainer) -> None:
+    if n_processes() == 1:
+        return
+    cuda = self.device.type == "cuda"
+    moments = {i: _on_cpu(found) for i, found in self.optimizer.state_dict()["state"].items()}
+    random = (torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if cuda else None)
+    state = first_says((_on_cpu(self.model.state_dict()), moments, random, self.epoch, self.step, self.history))
+    if rank() == 0:
+        return
+    weights, moments, random, self.epoch, self.step, self.history = state
+    self.model.load_state_dict(weights)
+    self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+    torch.set_rng_state(random[0])
+    torch.cuda.set_rng_state(random[1], self.device) if cuda else None
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu() for name, value in tensors.items()}
