@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 from .checks import DataError
@@ -65,16 +66,16 @@ _COMMON: list = []
 _DIED = Failed("its process died")
 
 
-def _begin(common: Any) -> None:
-    _COMMON[:] = [common]
+def _begin(sent: bytes) -> None:
+    _COMMON[:] = [attempted(ForkingPickler.loads, sent, ())]
 
 
 def _work(function: Callable, job: tuple) -> Any:
-    return attempted(function, _COMMON[0], job)
+    return _COMMON[0] if isinstance(_COMMON[0], Failed) else attempted(function, _COMMON[0], job)
 
 
 def _pool(function: Callable, common: Any, jobs: Sequence[tuple], workers: int) -> Iterator[tuple[tuple, Any]]:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (common,))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (bytes(ForkingPickler.dumps(common)),))
     try:
         futures = {pool.submit(_work, function, job): job for job in jobs}
         for future in as_completed(futures):
