@@ -104,7 +104,8 @@ def _on_cluster(function: Callable, common: Any, jobs: Sequence[tuple], address:
     try:
         client = Client(address, timeout=20, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"no Dask scheduler answers at {address} ({reason_of(error)}): start one with `dask scheduler`, and workers with `dask worker {address}`") from error
+        start = f"start one with `dask scheduler`, and workers with `dask worker {address}`"
+        raise DataError(f"no Dask scheduler answers at {address} ({reason_of(error)}): {start}") from error
     with client:
         everywhere = client.scatter([common], broadcast=True, hash=False)[0]
         futures = {client.submit(attempted, function, everywhere, job, pure=False): job for job in jobs}
