@@ -109,7 +109,7 @@ def _on_cluster(function: Callable, common: Any, jobs: Sequence[tuple], address:
     with client:
         everywhere = client.scatter([common], broadcast=True, hash=False)[0]
         futures = {client.submit(attempted, function, everywhere, job, pure=False): job for job in jobs}
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             yield futures[future], future.result() if future.status == "finished" else Failed(reason_of(future.exception()))
 
 # %% ../nbs/08_workers.ipynb #0303b241
