@@ -274,6 +274,15 @@ class Comparison:
         found = attempt(method, seed, self.mdata, self.plan, self.stem(method, seed))
         return failure(found) if isinstance(found, str) else self._keep_row(method, seed, scores_of(found, self.truth, seed, **self.plan.evaluation))
 
+    def __getstate__(self) -> dict:
+        "For a worker: a MuData cannot be sent, its parts can."
+        return self.__dict__ | {"mdata": (dict(self.mdata.mod), self.mdata.obs)}
+
+    def __setstate__(self, state: dict) -> None:
+        modalities, obs = state["mdata"]
+        self.__dict__ = state | {"mdata": MuData(modalities)}
+        self.mdata.obs = obs
+
     def kept_row(self, method: str, seed: int) -> pd.DataFrame | None:
         "Scores that are kept, together with their result."
         path = self._row_path(method, seed)

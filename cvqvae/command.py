@@ -42,8 +42,7 @@ coordinates in obsm['X_cvqvae']), scores.csv, history.csv, figures/, model/ and 
     "benchmark": """examples:
   cvqvae benchmark --methods cvqvae,harmony,wnn --seeds 0,1
   cvqvae benchmark --rna rna.h5ad --atac atac.h5ad --batch donor --labels cell_type --max_seconds 600
-  cvqvae benchmark --dataset bmmc-cite --workers 4
-  cvqvae benchmark --dataset bmmc-cite --dask tcp://scheduler:8786
+  cvqvae benchmark --dataset bmmc-cite --workers 4      (on a cluster: --dask tcp://scheduler:8786)
 
 The other methods are the extra cvqvae[peers]; one that is not installed, or that cannot treat these cells, is a row that says so.
 Results are kept in the folder `results` beside the run: an interrupted comparison goes on where it stopped when it is started again.

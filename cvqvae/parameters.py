@@ -70,7 +70,7 @@ class Parameters:
     max_seconds: float = option("longest training of one method and seed, in seconds (default: none)", float, least=1, reports=_COMPARING)
     max_cells: int = option("cells that a silhouette is measured on (default: 30000)", int, least=100, reports=_COMPARING)
     resolutions: int = option("clusterings that the NMI tries (default: 20)", int, least=1, reports=_COMPARING)
-    workers: int = option("methods and seeds at a time, each in a process of its own with its share of the cores (default: 1)", int, least=1, reports=("benchmark",))
+    workers: int = option("methods and seeds at a time, each in its own process with a share of the cores (default: 1)", int, least=1, reports=("benchmark",))
     dask: str = option("address of a Dask cluster that takes the methods and seeds, e.g. tcp://host:8786", metavar="ADDRESS", reports=("benchmark",))
     genes: str = option("marker genes to draw, separated by commas (default: the most specific ones)", metavar="NAMES", reports=_BIOLOGY)
     root: str = option("cell type that the pseudotime starts from (default: found)", metavar="TYPE", reports=_BIOLOGY)

@@ -160,7 +160,7 @@ def _after_batch(self: Trainer) -> None:
             raise RuntimeError("with several processes a callback can stop the training at the end of an epoch only (after_epoch)") from stop
         raise
 
-
+# %% ../nbs/04_training.ipynb #70f774dc
 @patch
 def _shares(self: Trainer) -> list[tuple[CellData, list[Tensor]]]:
     config, trained = self.config, [group for group in self.others if has_route(self.model, group)]

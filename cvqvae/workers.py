@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 from .checks import DataError
@@ -65,16 +66,16 @@ _COMMON: list = []
 _DIED = Failed("its process died")
 
 
-def _begin(common: Any) -> None:
-    _COMMON[:] = [common]
+def _begin(sent: bytes) -> None:
+    _COMMON[:] = [attempted(ForkingPickler.loads, sent, ())]
 
 
 def _work(function: Callable, job: tuple) -> Any:
-    return attempted(function, _COMMON[0], job)
+    return _COMMON[0] if isinstance(_COMMON[0], Failed) else attempted(function, _COMMON[0], job)
 
 
 def _pool(function: Callable, common: Any, jobs: Sequence[tuple], workers: int) -> Iterator[tuple[tuple, Any]]:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (common,))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (bytes(ForkingPickler.dumps(common)),))
     try:
         futures = {pool.submit(_work, function, job): job for job in jobs}
         for future in as_completed(futures):
@@ -103,11 +104,12 @@ def _on_cluster(function: Callable, common: Any, jobs: Sequence[tuple], address:
     try:
         client = Client(address, timeout=20, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"no Dask scheduler answers at {address} ({reason_of(error)}): start one with `dask scheduler`, and workers with `dask worker {address}`") from error
+        start = f"start one with `dask scheduler`, and workers with `dask worker {address}`"
+        raise DataError(f"no Dask scheduler answers at {address} ({reason_of(error)}): {start}") from error
     with client:
         everywhere = client.scatter([common], broadcast=True, hash=False)[0]
         futures = {client.submit(attempted, function, everywhere, job, pure=False): job for job in jobs}
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             yield futures[future], future.result() if future.status == "finished" else Failed(reason_of(future.exception()))
 
 # %% ../nbs/08_workers.ipynb #0303b241

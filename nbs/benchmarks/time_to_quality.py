@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from machine import machine
+from machine import this_machine
 
 from cvqvae.baselines import fit_method, only_components
 from cvqvae.callbacks import Callback
@@ -74,7 +74,7 @@ def follow(method, seed, cells, truth, stops, out):
     def score(stop, seconds, z):
         found = score_embedding(z, truth, "stacked", resolutions=5, max_cells=5000).set_index("metric")["value"]
         scores = {name: round(found[name], 4) for name in ("score", "biology", "batch")}
-        row = {"method": method, "seed": seed, "stop": stop, "seconds": round(seconds, 2), **scores, **machine()}
+        row = {"method": method, "seed": seed, "stop": stop, "seconds": round(seconds, 2), **scores, **this_machine()}
         pd.DataFrame([row]).to_csv(out, mode="a", header=not out.exists(), index=False)
         print(method, seed, stop, f"{seconds:.1f} s", scores, flush=True)
 
