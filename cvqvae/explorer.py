@@ -35,7 +35,7 @@ def map_positions(
     seed: int = 0,  # of the UMAP
 ) -> dict[str, str]:  # "joint" and every modality -> packed uint16 [n, 2], 0 to 65535
     "Where every cell lies, by all its modalities and by each alone."
-    xy = umap_coordinates(cells.z, seed) if coordinates is None else np.asarray(coordinates, np.float64)[:, :2]
+    xy = np.asarray(umap_coordinates(cells.z, seed) if coordinates is None else coordinates, np.float64)[:, :2]
     centre, span = (xy.max(0) + xy.min(0)) / 2, max(np.ptp(xy, axis=0).max(), 1e-9)
     every = {"joint": xy} | {name: placed(cells.z, xy, rows) for name, rows in cells.latents.items()}
     return {name: packed(np.rint(np.clip((p - centre) / span + 0.5, 0, 1) * 65535).astype(np.uint16)) for name, p in every.items()}
