@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -14,6 +15,16 @@ import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on the PATH")
+
+
+# The browser reads from descriptor 3 and writes to 4.
+START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for end, number in zip(ends, (3, 4)):
+    os.dup2(end, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Page:
@@ -40,7 +51,9 @@ class Page:
         while b"\0" not in self.rest:
             if not select.select([self.read], [], [], seconds)[0]:
                 raise TimeoutError("the browser does not answer")
-            self.rest += os.read(self.read, 1 << 20)
+            if not (said := os.read(self.read, 1 << 20)):
+                raise RuntimeError("the browser has ended")
+            self.rest += said
         one, self.rest = self.rest.split(b"\0", 1)
         return json.loads(one)
 
@@ -98,7 +111,7 @@ def browser():
     (to_read, to_write), (from_read, from_write) = os.pipe(), os.pipe()
     options = "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-dev-shm-usage --disable-background-networking --remote-debugging-pipe"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        start = ["sh", "-c", f'exec "$0" {options} --user-data-dir="$1" 3<&{to_read} 4>&{from_write}', CHROMIUM, profile]
+        start = [sys.executable, "-c", START, str(to_read), str(from_write), CHROMIUM, *options.split(), f"--user-data-dir={profile}"]
         process = subprocess.Popen(start, pass_fds=(to_read, from_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(to_read)
         os.close(from_write)

@@ -219,7 +219,8 @@ def test_fifty_thousand_cells_are_drawn(page, many, record_property):
 def test_a_mosaic_can_be_explored(fitted):
     mdata = fitted[1]
     part = MuData({"rna": mdata["rna"][:250].copy(), "atac": mdata["atac"][50:].copy()})
-    part.obsm["X_cvqvae"] = mdata[part.obs_names].obsm["X_cvqvae"]
+    for slot in ("X_cvqvae", "X_umap"):
+        part.obsm[slot] = mdata[part.obs_names].obsm[slot]
     content = explorer_content(part, "cell_type", features=[part["atac"].var_names[0]], most_features=20)
     assert content["cells"] == 300 and set(content["positions"]) == {"joint", "rna", "atac"}
     assert set(content["markers"]) == {"cell_type", "code:rna"} and json.dumps(content, allow_nan=False)
@@ -232,7 +233,7 @@ def test_what_cannot_be_shown_is_said_before_a_file_is_made(fitted, tmp_path):
             export_explorer(mdata, tmp_path / "cells.html", **choices)
     with pytest.raises(DataError, match="must end in .html"):
         export_explorer(mdata, tmp_path / "cells.png")
-    bare = MuData({name: AnnData(adata.X, adata.obs, adata.var) for name, adata in mdata.mod.items()})
+    bare = MuData({name: AnnData(adata.X.copy(), adata.obs.copy(), adata.var.copy()) for name, adata in mdata.mod.items()})
     with pytest.raises(DataError, match="model.embed"):
         export_explorer(bare, tmp_path / "cells.html")
     assert list(tmp_path.iterdir()) == []
