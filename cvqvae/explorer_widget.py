@@ -181,7 +181,7 @@ def _across(self: Explorer, inside: np.ndarray, markers: pd.DataFrame, most: int
 def _table_html(tables: dict[str, pd.DataFrame]) -> str:
     "Tables one below the other; names from the data are escaped."
     style = "<style>.cvqvae table {font-size: 12px; margin: 0 0 8px} .cvqvae b {font-size: 12px}</style>"
-    body = "".join(f"<b>{escape(title)}</b>{table.to_html(float_format='%.2f', border=0)}" for title, table in tables.items())
+    body = "".join(f"<b>{escape(title)}</b>{table.rename_axis(index=None).to_html(float_format='%.2f', border=0)}" for title, table in tables.items())
     return f'{style}<div class="cvqvae">{body}</div>'
 
 
@@ -202,7 +202,8 @@ def _build(self: Explorer) -> widgets.Widget:
     self.colour = widgets.Combobox(value=first, options=known, description="colour by", continuous_update=False)
     self.grouping = widgets.Dropdown(value=first, options=list(self.groupings), description="select by")
     self.group = widgets.Dropdown(description="group")
-    self.image, self.text, self.said = widgets.Image(format="png"), widgets.HTML(), widgets.Label()
+    layout = widgets.Layout(width="auto", align_self="flex-start")
+    self.image, self.text, self.said = widgets.Image(format="png", layout=layout), widgets.HTML(), widgets.Label()
     self.grouping.observe(lambda _: self._list_groups(), "value")
     for field in (self.colour, self.group):
         field.observe(lambda _: self._answer(), "value")
@@ -235,7 +236,7 @@ def static(self: Explorer) -> HTML:
     "Picture and tables of what is selected, without widgets."
     self.widget  # noqa: B018
     text = base64.b64encode(self.image.value).decode()
-    return HTML(f'<div style="display:flex;flex-wrap:wrap;gap:12px"><img alt="map of the cells" src="data:image/png;base64,{text}"><div>{self.text.value}</div></div>')
+    return HTML(f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px"><img alt="map of the cells" src="data:image/png;base64,{text}"><div>{self.text.value}</div></div>')
 
 
 @patch
@@ -253,7 +254,8 @@ def page(
     "The page of `export_explorer` in a frame of the notebook."
     named = {"labels_key": self.labels_key, "batch_key": self.batch_key, "model": self.model}
     text = escape(explorer_page(explorer_content(self.mdata, **named, **choices)), quote=True)
-    return HTML(f'<iframe title="explorer" srcdoc="{text}" sandbox="allow-scripts allow-downloads" style="width:100%;height:{height}px;border:1px solid #ccc"></iframe>')
+    style = f"width:100%;height:{height}px;border:1px solid #ccc"
+    return HTML(f'<div><iframe title="explorer" srcdoc="{text}" sandbox="allow-scripts allow-downloads" style="{style}"></iframe></div>')
 
 
 def explore(

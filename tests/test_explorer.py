@@ -12,8 +12,10 @@ from mudata import MuData
 
 from cvqvae.cells import DataError
 from cvqvae.code_names import specific_features
+from cvqvae.command import main
 from cvqvae.explorer import explorer_content, explorer_page, export_explorer
 from cvqvae.explorer_data import explored, feature_values
+from cvqvae.explorer_widget import explore
 from cvqvae.integration import CVQVAE
 from cvqvae.simulation import simulate
 
@@ -245,6 +247,33 @@ def test_the_caller_keeps_what_was_given(fitted):
     page = explorer_page(explorer_content(mdata, "cell_type", most_features=10))
     assert before == [set(mdata.obsm), set(mdata.obs), mdata["rna"].obs.shape, dict(mdata.uns).keys()]
     assert page == explorer_page(explorer_content(mdata, "cell_type", most_features=10))
+
+
+def test_the_command_writes_the_page_of_a_run(fitted, tmp_path, capsys):
+    model, mdata = fitted
+    mdata.write(tmp_path / "integrated.h5mu")
+    model.save(tmp_path / "model")
+    (tmp_path / "run.json").write_text(json.dumps({"parameters": {"labels": "cell_type", "batch": "batch"}}))
+    command = ["explore", str(tmp_path), "--most-features", "20", "--out", str(tmp_path / "explorer.html")]
+    assert main(command) == 0 and "300 cells" in capsys.readouterr().out
+    assert "atac predicted from rna" in (tmp_path / "explorer.html").read_text()
+    assert main(command) == 2 and "exists already" in capsys.readouterr().err
+    assert main(["explore", str(tmp_path / "integrated.h5mu"), "--labels", "clan", "--out", str(tmp_path / "b.html")]) == 2
+    assert "clan: no such column" in capsys.readouterr().err and not (tmp_path / "b.html").exists()
+
+
+def test_the_notebook_answers_as_the_page_does(fitted):
+    model, mdata = fitted
+    view, content = explore(model, "cell_type"), explorer_content(mdata, "cell_type", most_features=20)
+    code = max(content["markers"]["code:rna"], key=lambda code: len(content["markers"]["code:rna"][code]))
+    tables = view.about("code (rna)", code)
+    assert tables["markers (rna)"].index.tolist() == [row[0] for row in content["markers"]["code:rna"][code]["rna"]]
+    assert tables["nearest codes"].index.tolist() == [other for other, _ in content["near"][code]]
+    view.widget
+    view.grouping.value, view.group.value = "cell_type", HOSTILE
+    assert "<img src=x" not in view.text.value and view.said.value.startswith(f"{(mdata.obs['cell_type'] == HOSTILE).sum()} of 300")
+    frame = view.page(most_features=5).data
+    assert "<script" not in frame and "<img" not in frame
 
 
 def test_the_page_is_part_of_the_package(root):
