@@ -235,8 +235,8 @@ def _answer(self: Explorer) -> None:
 def static(self: Explorer) -> HTML:
     "Picture and tables of what is selected, without widgets."
     self.widget  # noqa: B018
-    text = base64.b64encode(self.image.value).decode()
-    return HTML(f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px"><img alt="map of the cells" src="data:image/png;base64,{text}"><div>{self.text.value}</div></div>')
+    map_ = f'<img alt="map of the cells" src="data:image/png;base64,{base64.b64encode(self.image.value).decode()}">'
+    return HTML(f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">{map_}<div>{self.text.value}</div></div>')
 
 
 @patch

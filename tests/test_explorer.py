@@ -198,7 +198,8 @@ def many(tmp_path_factory):
     kinds = rng.integers(0, 8, n)
     counts = rng.poisson(np.where(np.arange(20) % 8 == kinds[:, None], 3, 0.3)).astype(np.float32)
     var = pd.DataFrame({"feature_types": "Gene Expression"}, index=[f"GENE{i}" for i in range(20)])
-    obs = pd.DataFrame({"cell_type": [f"type {k}" for k in kinds], "cvqvae_code": (kinds * 8 + rng.integers(0, 8, n)).astype(str)}, index=[f"cell{i}" for i in range(n)])
+    codes = (kinds * 8 + rng.integers(0, 8, n)).astype(str)
+    obs = pd.DataFrame({"cell_type": [f"type {k}" for k in kinds], "cvqvae_code": codes}, index=[f"cell{i}" for i in range(n)])
     z = (rng.normal(size=(n, 2)) + 6 * np.c_[np.cos(kinds), np.sin(kinds)]).astype(np.float32)
     cells = AnnData(counts, obs, var, obsm={"X_cvqvae": z, "X_umap": z})
     return export_explorer(cells, tmp_path_factory.mktemp("many") / "many.html", labels_key="cell_type")
@@ -269,7 +270,7 @@ def test_the_notebook_answers_as_the_page_does(fitted):
     tables = view.about("code (rna)", code)
     assert tables["markers (rna)"].index.tolist() == [row[0] for row in content["markers"]["code:rna"][code]["rna"]]
     assert tables["nearest codes"].index.tolist() == [other for other, _ in content["near"][code]]
-    view.widget
+    assert list(view.widget.children)
     view.grouping.value, view.group.value = "cell_type", HOSTILE
     assert "<img src=x" not in view.text.value and view.said.value.startswith(f"{(mdata.obs['cell_type'] == HOSTILE).sum()} of 300")
     frame = view.page(most_features=5).data
