@@ -92,35 +92,6 @@ def predicted_columns(
     return found
 
 # %% ../nbs/08_explorer.ipynb #a4b5bf8b
-def explorer_content(
-    data: MuData | AnnData,  # after `CVQVAE.embed`; a UMAP in `obsm["X_umap"]` is used
-    labels_key: str | None = None,  # column of `obs` with cell types
-    batch_key: str | None = None,  # column of `obs`; None: the model's
-    features: Sequence[str] = (),  # names that are written in any case
-    most_features: int = 200,  # in all; the rest are markers of codes and types
-    model: CVQVAE | None = None,  # for predicted values
-    title: str = "Integrated cells",
-    seed: int = 0,  # of the UMAP
-) -> dict:  # plain values, for JSON
-    "What the page shows; raises `DataError` for columns and features that are not there."
-    cells = explored(data)
-    batch_key = batch_key or data.uns.get("cvqvae", {}).get("batch_key") or None
-    if missing := [key for key in (labels_key, batch_key) if key and key not in cells.obs]:
-        raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, cells.obs.columns))})")
-    named, source = _named(cells, features), code_modality(cells)
-    groups = {labels_key: cells.obs[labels_key]} if labels_key else {}
-    groups |= {f"code:{source}": cells.codes[source]} if source else {}
-    markers = {key: group_markers(cells.modalities, values.astype(object).where(values.notna())) for key, values in groups.items()}
-    chosen = _merge(named, best_features(list(markers.values()), most_features - sum(map(len, named.values()))) if markers else {})
-    columns = _sorted_columns(cells, labels_key, batch_key) + feature_columns(cells, chosen)
-    columns += predicted_columns(model, cells, chosen, source or next(iter(cells.modalities))) if model is not None else []
-    across = list(cells.latents)[:2]
-    return {"title": title, "cells": len(cells.z), "columns": columns, "positions": map_positions(cells, data.obsm.get("X_umap"), seed),
-            "label": labels_key, "batch": batch_key, "code": f"code:{source}" if source else None, "across": across if len(across) == 2 else None,
-            "markers": {key: marker_lists(table) for key, table in markers.items()}, "ramp": [to_hex(c) for c in colormaps["viridis"](np.linspace(0, 1, 255))],
-            "cell_names": packed(np.frombuffer("\n".join(map(str, cells.obs.index)).encode(), np.uint8)), **_about_codes(cells, source, markers)}  # fmt: skip
-
-
 def _named(cells: Explored, features: Sequence[str]) -> dict[str, list[str]]:
     "Features by the modalities that have them."
     found = {name: [f for f in dict.fromkeys(features) if f in adata.var_names] for name, adata in cells.modalities.items()}
@@ -151,6 +122,35 @@ def _about_codes(cells: Explored, source: str | None, markers: dict[str, pd.Data
     if adata is None or "X_cvqvae_quantized" not in adata.obsm:
         return {"code_names": names, "near": {}}
     return {"code_names": names, "near": near_codes(codes[adata.obs_names], np.asarray(adata.obsm["X_cvqvae_quantized"]))}
+
+# %% ../nbs/08_explorer.ipynb #f51b53a0
+def explorer_content(
+    data: MuData | AnnData,  # after `CVQVAE.embed`; a UMAP in `obsm["X_umap"]` is used
+    labels_key: str | None = None,  # column of `obs` with cell types
+    batch_key: str | None = None,  # column of `obs`; None: the model's
+    features: Sequence[str] = (),  # names that are written in any case
+    most_features: int = 200,  # in all; the rest are markers of codes and types
+    model: CVQVAE | None = None,  # for predicted values
+    title: str = "Integrated cells",
+    seed: int = 0,  # of the UMAP
+) -> dict:  # plain values, for JSON
+    "What the page shows; raises `DataError` for columns and features that are not there."
+    cells = explored(data)
+    batch_key = batch_key or data.uns.get("cvqvae", {}).get("batch_key") or None
+    if missing := [key for key in (labels_key, batch_key) if key and key not in cells.obs]:
+        raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, cells.obs.columns))})")
+    named, source = _named(cells, features), code_modality(cells)
+    groups = {labels_key: cells.obs[labels_key]} if labels_key else {}
+    groups |= {f"code:{source}": cells.codes[source]} if source else {}
+    markers = {key: group_markers(cells.modalities, values.astype(object).where(values.notna())) for key, values in groups.items()}
+    chosen = _merge(named, best_features(list(markers.values()), most_features - sum(map(len, named.values()))) if markers else {})
+    columns = _sorted_columns(cells, labels_key, batch_key) + feature_columns(cells, chosen)
+    columns += predicted_columns(model, cells, chosen, source or next(iter(cells.modalities))) if model is not None else []
+    across = list(cells.latents)[:2]
+    return {"title": title, "cells": len(cells.z), "columns": columns, "positions": map_positions(cells, data.obsm.get("X_umap"), seed),
+            "label": labels_key, "batch": batch_key, "code": f"code:{source}" if source else None, "across": across if len(across) == 2 else None,
+            "markers": {key: marker_lists(table) for key, table in markers.items()}, "ramp": [to_hex(c) for c in colormaps["viridis"](np.linspace(0, 1, 255))],
+            "cell_names": packed(np.frombuffer("\n".join(map(str, cells.obs.index)).encode(), np.uint8)), **_about_codes(cells, source, markers)}  # fmt: skip
 
 # %% ../nbs/08_explorer.ipynb #4cea44d5
 def explorer_page(
