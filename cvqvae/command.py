@@ -61,7 +61,7 @@ The folder of a run holds biology.html, pseudotime.csv, markers of types and cod
 }
 _SHORT = {"integrate": "integrate paired cells", "benchmark": "compare methods", "ablation": "compare the variants", "biology": "markers, pseudotime, codes"}
 
-
+# %% ../nbs/09_command.ipynb #d0bdc26e
 def command_line() -> argparse.ArgumentParser:  # of `cvqvae`
     "The command and its flags."
     parser = argparse.ArgumentParser(prog="cvqvae", description="Paired single-cell modalities in one discrete, shared space.")
