@@ -21,8 +21,8 @@ KEPT = {
 }
 
 
-def keep_picture(source, target, colours=192, most=1400):
-    "A picture with few colours and at most 1,400 pixels a side."
+def keep_picture(source, target, colours=192, most=1100):
+    "A picture with few colours and at most 1,100 pixels a side."
     picture = Image.open(source).convert("RGB")
     picture.thumbnail((most, most))
     picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(target, optimize=True)
