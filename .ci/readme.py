@@ -27,7 +27,7 @@ def readme() -> str:
         cell.source = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M)
     notebook.metadata.language_info = {"name": "python"}
     text, _ = MarkdownExporter().from_notebook_node(notebook)
-    links = re.sub(r"\]\((?!https?:|#|\.\./)([^)]+\.ipynb)\)", r"](nbs/\1)", text).replace("](../", "](")
+    links = re.sub(r"\]\((?!https?:|#|\.\./)([^)]+\.(?:ipynb|png))\)", r"](nbs/\1)", text).replace("](../", "](")
     return NOTE + re.sub(r"\n{3,}", "\n\n", links).strip() + "\n"
 
 
