@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .benchmark import write_whole
+from .kept import write_whole
 from .metrics import METRICS
 from .score_figures import NAMES, best_rows
 

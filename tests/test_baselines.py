@@ -10,7 +10,8 @@ import pytest
 
 from cvqvae import benchmark, peers
 from cvqvae.baselines import METHODS, OWN, Result, TimeLimit, fit_method, list_methods, lacks_components, measured
-from cvqvae.benchmark import Plan, attempt, cells_hash, kept_results, load_result, run_benchmark, save_result, with_shared
+from cvqvae.benchmark import attempt, kept_results, run_benchmark, with_shared
+from cvqvae.kept import Plan, cells_hash, load_result, save_result
 from cvqvae.cells import DataError, counts_of
 from cvqvae.collapse import active_units, collapse_table, effective_dimensions, kl_per_unit, unit_table
 from cvqvae.integration import CVQVAE

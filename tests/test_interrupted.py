@@ -82,7 +82,7 @@ def test_a_result_that_was_damaged_is_computed_again(tmp_path):
     import numpy as np
 
     from cvqvae.baselines import Result
-    from cvqvae.benchmark import load_result, save_result
+    from cvqvae.kept import load_result, save_result
 
     stem = tmp_path / "raw-0-abc"
     save_result(Result({"joint": np.ones((3, 2))}, 1.0, 0.1), stem)

@@ -90,7 +90,7 @@ def test_pickles_in_a_model_folder_are_not_opened(copy, tmp_path):
 
 
 def test_pickles_in_kept_results_are_not_opened(tmp_path):
-    from cvqvae.benchmark import load_result
+    from cvqvae.kept import load_result
 
     stem = tmp_path / "raw-0-abc"
     np.savez(stem.with_suffix(".npz"), joint=np.array([Bomb(tmp_path / "trace")], dtype=object))
