@@ -37,15 +37,16 @@ def training_state(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def checkpoint_identity(trainer: Trainer) -> dict:
-    "What must be equal for a checkpoint to fit a run: both configurations, and the cells by a hash of what the model reads."
+    "What must be equal for a checkpoint to fit a run: both configurations, and all cells, also those that lack a modality, by a hash of what the model reads."
     model, training = asdict(trainer.model.config), asdict(trainer.config)
     return json.loads(json.dumps({"model": model, "training": training, "n_cells": len(trainer.train_data), "cells": _cells_hash(trainer)}))
 
 
 def _cells_hash(trainer: Trainer) -> str:
-    digest, data = hashlib.sha256(), trainer.train_data
-    for tensor in [*data.inputs, *([] if data.batch is None else [data.batch])]:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest = hashlib.sha256()
+    for group in [trainer.train_data, *trainer.others]:
+        for part in [*group.inputs, group.batch]:
+            digest.update(b"-" if part is None else part.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
