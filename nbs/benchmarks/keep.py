@@ -2,7 +2,8 @@
 
     python keep.py runs/snare-benchmark runs/snare-biology
 
-Pictures are made small (192 colours). Of the record stays what a reader elsewhere can use: the command, versions, time and memory, and the checksum of the cells.
+Pictures are made small (192 colours). Of the record stays what a reader elsewhere can use:
+the command, versions, time and memory, and the checksum of the cells.
 """
 
 import json
