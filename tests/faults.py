@@ -9,6 +9,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -381,16 +382,20 @@ def kill_runs(folder, times, seed=0):
     "Kill runs of the command at random moments; the next start continues the training, and every folder is whole or named as interrupted."
     chance, cells = random.Random(seed), folder / "cells.h5mu"
     assert ended(child(lambda: small_cells().write_h5mu(cells))) == 0
-    for number in range(max(1, times // 4)):
+    kills = starts = 0
+    while kills < max(1, times // 4) and starts < 20:
         running = lambda: next(iter((folder / "checkpoints").glob("*.safetensors")), folder / "none")
-        pid, deadline = child(lambda: run_once(cells, folder / "run")), time.time() + 30
+        pid, deadline, starts = child(lambda: run_once(cells, folder / "run")), time.time() + 30, starts + 1
         while not running().exists() and time.time() < deadline:
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.3))
-        if number == 0:
-            taken = refused(lambda: run_once(cells, folder / "run"), DataError, lambda: None)
+        time.sleep(chance.uniform(0, 0.3 / starts))
+        os.kill(pid, signal.SIGSTOP)  # so that it still runs when the second one comes
+        second = refused(lambda: run_once(cells, folder / "run"), DataError, lambda: None)
         os.kill(pid, signal.SIGKILL)
-        ended(pid)
+        if ended(pid) == -signal.SIGKILL:
+            taken, kills = second, kills + 1
+        else:  # it had ended before it was stopped
+            shutil.rmtree(folder / "run")
     kept = len(list((folder / "checkpoints").glob("*.safetensors")))
     assert ended(child(lambda: run_once(cells, folder / "run"))) == 0
     assert ended(child(lambda: run_once(cells, folder / "whole"))) == 0
