@@ -31,7 +31,12 @@ def test_the_same_run_twice_gives_the_same_bits():
 
 
 def test_two_processes_give_the_same_bits(tmp_path):
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import numpy as np; from test_numbers import embedding; np.save(sys.argv[2], embedding())"
+    program = f"""
+import sys; sys.path.insert(0, sys.argv[1])
+import numpy, torch; from test_numbers import embedding
+torch.set_num_threads({torch.get_num_threads()})  # numba, in tests before this one, may have changed the number in this process
+numpy.save(sys.argv[2], embedding())
+"""
     subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(Path(__file__).parent), str(tmp_path / "other.npy")], check=True)
     assert np.array_equal(np.load(tmp_path / "other.npy"), embedding())
 
