@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test environment export clean-notebooks in-sync test-notebooks test-python lint readme docs measures hooks
+.PHONY: help demo test environment export clean-notebooks in-sync test-notebooks test-python lint readme docs measures hooks oldest release
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do if $$p -c '' 2>/dev/null; then echo $$p; break; fi; done)
 VENV ?= .venv
@@ -57,6 +57,12 @@ readme: $(DEV) ## README.md from nbs/index.ipynb
 
 docs: $(DEV) ## the documentation as a website in _docs; fails on a broken link
 	@.ci/docs
+
+oldest: $(DEV) ## pytest with the oldest versions that settings.ini allows
+	@.ci/oldest
+
+release: $(DEV) ## wheel, source archive and list of materials in dist/, tried in an environment of their own, and an audit
+	@.ci/release
 
 hooks: $(DEV) ## git merges notebooks cell by cell, and trusts them
 	@nbdev_install_hooks

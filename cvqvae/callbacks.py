@@ -9,7 +9,6 @@ __all__ = ['StopTraining', 'DivergedError', 'Callback', 'PrepareModel', 'FiniteL
 # %% ../nbs/04_callbacks.ipynb #38a3faea
 import math
 import warnings
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,9 +18,6 @@ from .batch_offsets import set_batch_offsets, set_missing_offsets
 from .losses import set_modality_weights, set_target_variance
 from .processes import rank, total
 from .quantizer import VectorQuantizer, perplexity
-
-if TYPE_CHECKING:  # only for the annotations: the loop imports its callbacks, not the other way round
-    from cvqvae.training import Trainer
 
 # %% ../nbs/04_callbacks.ipynb #f0ea1f7f
 class StopTraining(Exception):
@@ -38,10 +34,10 @@ class Callback:
     order = 0  # lower runs first
     everywhere = False  # where several processes train together: called in each of them, not in the first alone
 
-    def before_fit(self, trainer: "Trainer") -> None: ...
-    def after_batch(self, trainer: "Trainer") -> None: ...
-    def after_epoch(self, trainer: "Trainer") -> None: ...
-    def after_fit(self, trainer: "Trainer") -> None: ...
+    def before_fit(self, trainer) -> None: ...
+    def after_batch(self, trainer) -> None: ...
+    def after_epoch(self, trainer) -> None: ...
+    def after_fit(self, trainer) -> None: ...
 
     def state(self) -> dict[str, Tensor]:
         "What a checkpoint must keep of this callback."
@@ -56,7 +52,7 @@ class PrepareModel(Callback):
 
     order = -20
 
-    def before_fit(self, trainer: "Trainer") -> None:
+    def before_fit(self, trainer) -> None:
         if trainer.epoch > 0:
             return
         set_target_variance(trainer.model, trainer.train_data.inputs)
@@ -68,7 +64,7 @@ class PrepareModel(Callback):
             self.initialize_codes(trainer)
 
     @torch.no_grad()
-    def initialize_codes(self, trainer: "Trainer") -> None:
+    def initialize_codes(self, trainer) -> None:
         "Codes at k-means centres of up to 20,000 encoded cells."
         model, rows = trainer.model.train(), torch.randperm(len(trainer.train_data))[:20_000].to(trainer.device)
         quantizers = {name: m for name, m in model.bottlenecks.items() if isinstance(m, VectorQuantizer)}
@@ -87,7 +83,7 @@ class FiniteLoss(Callback):
 
     order = -10
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer) -> None:
         bad = (~trainer.batch_losses.isfinite().all(1)).nonzero()
         if len(bad):
             names = list(trainer.terms)
@@ -106,14 +102,14 @@ class CodeHealth(Callback):
     def __init__(self):
         self.counts = {}
 
-    def after_batch(self, trainer: "Trainer") -> None:
+    def after_batch(self, trainer) -> None:
         for source, latent in trainer.output.latents.items():
             if latent.codes is not None:
                 n_codes = trainer.model.config.n_codes
                 count = torch.bincount(latent.codes, minlength=n_codes)
                 self.counts[source] = self.counts.get(source, 0) + count
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer) -> None:
         for source, count in self.counts.items():
             count = total(count)
             name = source if isinstance(source, str) else source + 1
@@ -121,7 +117,7 @@ class CodeHealth(Callback):
             trainer.row[f"perplexity_{name}"] = perplexity(count / count.sum())
         self.counts = {}
 
-    def after_fit(self, trainer: "Trainer") -> None:
+    def after_fit(self, trainer) -> None:
         if rank() > 0:
             return
         alive, row = {}, trainer.history[-1] if trainer.history else {}
@@ -136,7 +132,7 @@ class CodeHealth(Callback):
 def few_codes(
     alive: float,  # perplexity of a codebook
     possible: int,  # codes, or cells where there are fewer
-    trainer: "Trainer",  # its configuration says what can still be changed
+    trainer,  # a `Trainer`; its configuration says what can still be changed
 ) -> str:
     "The warning about a codebook that is hardly used, with what to change."
     model, config = trainer.model.config, trainer.config
@@ -166,7 +162,7 @@ class EarlyStopping(Callback):
         self.patience, self.min_delta = patience, min_delta
         self.best, self.best_epoch, self.weights = math.inf, 0, None
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer) -> None:
         loss = watched_loss(trainer.row)
         if loss < self.best - self.min_delta:
             self.best, self.best_epoch = loss, trainer.epoch
@@ -174,7 +170,7 @@ class EarlyStopping(Callback):
         elif trainer.epoch - self.best_epoch >= self.patience:
             raise StopTraining
 
-    def after_fit(self, trainer: "Trainer") -> None:
+    def after_fit(self, trainer) -> None:
         if self.weights is not None:
             trainer.model.load_state_dict(self.weights)
 
@@ -193,21 +189,21 @@ class Progress(Callback):
 
     order = 20
 
-    def before_fit(self, trainer: "Trainer") -> None:
+    def before_fit(self, trainer) -> None:
         self.bar = tqdm(total=trainer.config.epochs, initial=trainer.epoch, unit="epoch", desc="fit", leave=False)
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer) -> None:
         self.bar.update()
         self.bar.set_postfix(loss=f"{watched_loss(trainer.row):.3f}")
 
-    def after_fit(self, trainer: "Trainer") -> None:
+    def after_fit(self, trainer) -> None:
         self.bar.close()
 
 
 class SingleBatch(Callback):
     "Stops after the first batch."
 
-    def after_batch(self, trainer: "Trainer") -> None:
+    def after_batch(self, trainer) -> None:
         raise StopTraining
 
 # %% ../nbs/04_callbacks.ipynb #ceeb6254
