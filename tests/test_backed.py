@@ -158,7 +158,7 @@ MEMORY = textwrap.dedent("""
     from cvqvae.backed import open_modalities
     from cvqvae.lsi import ATACComponents
     path, tiles = sys.argv[1], int(sys.argv[2])
-    tile = sp.random(2000, 5000, 0.03, "csr", dtype=np.float32, rng=0)
+    tile = sp.random(2000, 5000, 0.03, "csr", np.float32, 0)
     tile.data = np.ceil(tile.data)
     AnnData(tile).write(path)
     with h5py.File(path, "r+") as file:
