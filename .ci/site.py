@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from links import broken_links, link_names
+from offline import make_offline
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_docs"
@@ -53,9 +54,9 @@ def main() -> int:
         pages = rendered(processed(sources(Path(work))))
         shutil.rmtree(SITE, ignore_errors=True)
         shutil.move(pages, SITE)
-    linked = link_names(SITE)
+    formulas, linked = make_offline(SITE), link_names(SITE)
     broken = broken_links(SITE)
-    print(f"{len(list(SITE.rglob('*.html')))} pages, {linked} names linked to their definitions, {len(broken)} broken links")
+    print(f"{len(list(SITE.rglob('*.html')))} pages, {formulas} formulas, {linked} names linked to their definitions, {len(broken)} broken links")
     print("".join(f"  {page}: {link}\n" for page, link in broken), end="")
     print("the documentation lies in _docs/index.html")
     return 1 if broken else 0

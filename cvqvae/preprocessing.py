@@ -34,7 +34,7 @@ def preprocess(
     """Components of every modality that has none yet.
 
     Sets `layers["counts"]` (a copy of the counts, not where they lie on disk), `obsm["X_pca"]` or `obsm["X_lsi"]` (float32 [n, k]) and
-    `uns["cvqvae_preprocessing"]` of each modality. Raises `DataError` for counts or given components that are none; then nothing is set.
+    `uns["cvqvae_preprocessing"]` of each modality. Raises `DataError` where counts are no counts or given components are unusable; then nothing is set.
     """
     options = {"rna": {"n_top_genes": n_top_genes}, "atac": {"drop_depth_components": drop_depth_components}, "protein": {}}
     kinds = {name: modality_kind(adata, name) for name, adata in mdata.mod.items()}
@@ -49,7 +49,7 @@ def preprocess(
 
 
 def _checked(adata: AnnData, name: str, slot: str) -> bool:
-    "Are components to be computed? Raises `DataError` where they cannot be, or the given ones are none."
+    "Are components to be computed? Raises `DataError` where they cannot be, or the given ones are unusable."
     ours = slot not in adata.obsm or MARK in adata.uns
     counts_of(adata, name) if ours else check_components(adata.obsm[slot], name, slot)
     return ours

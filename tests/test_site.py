@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".ci"))
 from links import broken_links, definitions, linked  # noqa: E402
+from offline import make_offline, with_mathml  # noqa: E402
 
 PAGE = '<h3 id="{0}">{0}</h3><p>{1}</p>'
 
@@ -40,6 +41,27 @@ def test_a_name_that_two_chapters_define_is_left_alone(site):
     (site / "b.html").write_text(PAGE.format("half", ""))
     known = definitions(site, symbols, {"a": "a.html", "b": "b.html"})
     assert "half" not in known and known["cvqvae.b.half"] == "b.html#half"
+
+
+def test_formulas_are_drawn_without_a_script():
+    page = '<link href="https://cdn/katex.css"><script src="https://cdn/katex.js" defer></script><p><span class="math inline">\\(a &lt; b_i\\)</span></p>'
+    text, count = with_mathml(page)
+    assert count == 1 and "katex" not in text and "<msub>" in text and "\\(" not in text
+    assert with_mathml('<span class="math display">\\[\\frac{1}{2}\\]</span>')[0].count('display="block"') == 1
+
+
+def test_a_page_on_disk_asks_for_nothing_and_can_be_searched(tmp_path):
+    (tmp_path / "site_libs").mkdir()
+    (tmp_path / "site_libs" / "smalldocs.js").write_text("")
+    (tmp_path / "site_libs" / "theme.css").write_text("@import url(https://fonts.example/css2?family=A:wght@300;400&display=swap);:root{--a:1}")
+    (tmp_path / "search.json").write_text('[{"title": "Quantizer"}]')
+    (tmp_path / "index.html").write_text('<script src="./site_libs/smalldocs.js" defer></script>')
+    make_offline(tmp_path)
+    assert (tmp_path / "site_libs" / "theme.css").read_text() == ":root{--a:1}"
+    assert (tmp_path / "search.js").read_text() == 'window.searchIndex = [{"title": "Quantizer"}];'
+    page = (tmp_path / "index.html").read_text()
+    assert page.index("site_libs/search-from-disk.js") < page.index("site_libs/smalldocs.js")
+    assert broken_links(tmp_path) == []
 
 
 def test_the_measures_hold():
