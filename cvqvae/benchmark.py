@@ -17,8 +17,9 @@ from mudata import MuData
 
 from .baselines import METHODS, OWN, Result, fit_method, lacks_components
 from .cells import DataError
+from .files import write_atomically
 from .ground_truth import Truth
-from .kept import Plan, cells_hash, load_result, save_result, truth_hash, write_whole
+from .kept import Plan, cells_hash, load_result, save_result, truth_hash
 from .metrics import score_view, with_shared_score
 from .preprocessing import preprocess
 from .workers import Failed, reason_of, run_jobs
@@ -96,7 +97,7 @@ def run_benchmark(
         tables[name, seed] = row.assign(method=name, seed=seed)
         report(_line(tables[name, seed]))
     scores = with_shared(pd.concat([tables[job] for job in jobs], ignore_index=True)[COLUMNS])
-    write_whole(Path(out) / "scores.csv", lambda p: scores.to_csv(p, index=False))
+    write_atomically(Path(out) / "scores.csv", lambda path: scores.to_csv(path, index=False))
     return scores
 
 
@@ -165,7 +166,7 @@ class Comparison:
         return stem.with_name(f"{stem.name}-{self.plan.score_key(stem.name, self.truth_hash)[:16]}.csv")
 
     def _keep_row(self, method: str, seed: int, scores: pd.DataFrame) -> pd.DataFrame:
-        write_whole(self._row_path(method, seed), lambda p: scores.to_csv(p, index=False))
+        write_atomically(self._row_path(method, seed), lambda path: scores.to_csv(path, index=False))
         return scores
 
 # %% ../nbs/08_benchmark.ipynb #c7724722

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from sklearn.neighbors import NearestNeighbors
 
 from .biology import space_graph
@@ -112,11 +113,12 @@ def plot_group_graph(
         figure, (ax, legend) = plt.subplots(1, 2, figsize=(8, 4.6), width_ratios=[4, 1])
         ax.scatter(*coordinates.T, s=2, c="#dddddd", linewidths=0, rasterized=True)
         for edge in edges.itertuples():
-            ax.plot(*centres.loc[[edge.source, edge.target]].to_numpy().T, color="#666666", lw=1.5 * edge.connectivity, zorder=1)
+            ax.plot(*centres.loc[[edge.source, edge.target]].to_numpy().T, color="#bbbbbb", lw=2 * edge.connectivity**2, zorder=1)
         dots = "#0072B2" if labels is None else labels.reindex(centres.index).astype(str).map(colours).to_numpy()
         ax.scatter(*centres.to_numpy().T, s=300 * sizes / sizes.max(), c=dots, edgecolors="white", linewidths=0.6, zorder=2)
         for group in sizes.nlargest(12).index if names is not None else ():
-            ax.annotate(names[group].split(" / ")[0], centres.loc[group], xytext=(0, 9), textcoords="offset points", fontsize=6, ha="center", zorder=3)
+            text = ax.annotate(names[group].split(" / ")[0], centres.loc[group], xytext=(0, 9), textcoords="offset points", fontsize=7, ha="center")
+            text.set_path_effects([withStroke(linewidth=2, foreground="white")])
         ax.axis("off")
         legend.axis("off")
         if labels is not None:

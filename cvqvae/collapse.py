@@ -16,8 +16,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .curves import TERMS
-from .figures import OKABE_ITO
+from .curves import TERMS, panel_grid
+from .figures import OKABE_ITO, figure_style
 from .integration import CVQVAE
 from .quantizer import perplexity
 
@@ -117,17 +117,15 @@ def plot_losses(
 ) -> Figure:
     "Each loss term over the epochs, a line per variant and source."
     terms = [term for term in TERMS if any(c.startswith(f"{split}_{term}") for h in histories.values() for c in h)]
-    figure, axes = plt.subplots(1, len(terms), figsize=(2.7 * len(terms), 2.6), squeeze=False, layout="constrained", dpi=80)
-    for ax, term in zip(axes[0], terms):
-        for colour, (name, history) in zip(OKABE_ITO, histories.items()):
-            for style, column in zip(("-", "--", ":"), [c for c in history if c.startswith(f"{split}_{term}")]):
-                label = f"{name} {column.removeprefix(f'{split}_{term}').removeprefix('_')}"
-                ax.plot(history["epoch"], history[column], color=colour, ls=style, lw=1.2, label=label.strip())
-        ax.set_title("KL divergence, as weighed\nin the loss" if term == "kl" else TERMS[term], fontsize=8)
-        ax.set_xlabel("epoch", fontsize=8)
-        ax.legend(fontsize=6, frameon=False)
-        ax.tick_params(labelsize=7)
-        ax.spines[["top", "right"]].set_visible(False)
+    with figure_style():
+        figure, axes = panel_grid(len(terms), across=3)
+        for ax, term in zip(axes, terms):
+            for colour, (name, history) in zip(OKABE_ITO, histories.items()):
+                for style, column in zip(("-", "--", ":"), [c for c in history if c.startswith(f"{split}_{term}")]):
+                    label = f"{name} {column.removeprefix(f'{split}_{term}').removeprefix('_')}"
+                    ax.plot(history["epoch"], history[column], color=colour, ls=style, lw=1.2, label=label.strip())
+            ax.set(title="KL divergence, as weighed\nin the loss" if term == "kl" else TERMS[term], xlabel="epoch")
+            ax.legend(fontsize=6)
     plt.close(figure)
     return figure
 

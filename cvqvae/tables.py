@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .kept import write_whole
+from .files import write_atomically
 from .metrics import METRICS
 from .score_figures import NAMES, best_rows
 
@@ -131,7 +131,7 @@ def write_tables(
         numbers = mean.join(spread.add_suffix("_sd")).join(mean_and_spread(scores, "run")[0]).assign(note=notes(scores)).rename_axis("method")
         bold = benchmark_table(scores, view, ("**", "**"))
         texts = {".csv": numbers.to_csv(), ".md": as_markdown(bold), ".tex": as_latex(bold)}
-        written += [write_whole(Path(folder) / f"{name}-{view}{suffix}", _writer(text)) for suffix, text in texts.items()]
+        written += [write_atomically(Path(folder) / f"{name}-{view}{suffix}", _writer(text)) for suffix, text in texts.items()]
     return written
 
 
