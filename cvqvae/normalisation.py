@@ -13,9 +13,10 @@ import scipy.sparse as sp
 def _scaled_logs(
     matrix: sp.csr_matrix,  # float32 [n, features], changed in place
     totals: np.ndarray,  # of each cell, float [n]
+    target_sum: float = 1e4,
 ) -> sp.csr_matrix:  # the same matrix
-    "Rows rescaled to 10,000, log1p; cells without counts stay zero."
-    scale = np.divide(1e4, totals, out=np.zeros(len(totals)), where=totals > 0)
+    "Rows rescaled to `target_sum`, log1p; cells without counts stay zero."
+    scale = np.divide(target_sum, totals, out=np.zeros(len(totals)), where=totals > 0)
     matrix.data *= np.repeat(scale.astype(np.float32), np.diff(matrix.indptr))
     np.log1p(matrix.data, out=matrix.data)
     return matrix
@@ -24,11 +25,12 @@ def _scaled_logs(
 def log_normalised(
     counts,  # [n, genes], sparse or dense, not changed
     genes: np.ndarray | None = None,  # columns wanted, int [m] or bool [genes]; None: all
+    target_sum: float = 1e4,  # counts that a whole cell is scaled to
 ) -> sp.csr_matrix:  # float32 [n, genes] or [n, m]
-    "Counts per 10,000 of the whole cell, log1p."
+    "Counts per `target_sum` of the whole cell, log1p."
     matrix = sp.csr_matrix(counts, dtype=np.float32)
     totals = np.asarray(matrix.sum(1, dtype=np.float64)).ravel()
-    return _scaled_logs(matrix.copy() if genes is None else matrix[:, genes], totals)
+    return _scaled_logs(matrix.copy() if genes is None else matrix[:, genes], totals, target_sum)
 
 # %% ../nbs/01_normalisation.ipynb #7e95c991
 def centred_log_ratio(

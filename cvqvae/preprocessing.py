@@ -26,6 +26,7 @@ def preprocess(
     mdata: MuData,  # paired modalities with declared kinds
     n_components: int = 50,  # per modality; capped with a warning
     n_top_genes: int = 2000,  # most variable genes of RNA
+    target_sum: float | None = None,  # counts that RNA of a cell is scaled to; None: the median of the cells
     batch_key: str | None = None,  # column of `obs` for batch-aware gene selection
     drop_depth_components: bool = False,  # leave out LSI components that follow the depth
     seed: int = 0,
@@ -36,7 +37,7 @@ def preprocess(
     Sets `layers["counts"]` (a copy of the counts, not where they lie on disk), `obsm["X_pca"]` or `obsm["X_lsi"]` (float32 [n, k]) and
     `uns["cvqvae_preprocessing"]` of each modality. Raises `DataError` where counts are no counts or given components are unusable; then nothing is set.
     """
-    options = {"rna": {"n_top_genes": n_top_genes}, "atac": {"drop_depth_components": drop_depth_components}, "protein": {}}
+    options = {"rna": {"n_top_genes": n_top_genes, "target_sum": target_sum}, "atac": {"drop_depth_components": drop_depth_components}, "protein": {}}
     kinds = {name: modality_kind(adata, name) for name, adata in mdata.mod.items()}
     labels = batch_labels(mdata, batch_key) if batch_key else None
     batches = {name: None if labels is None else labels.reindex(adata.obs_names) for name, adata in mdata.mod.items()}

@@ -46,11 +46,11 @@ PRESETS = {
 
 # %% ../nbs/05_presets.ipynb #25065d2b
 FIXED = {"n_inputs", "n_batches", "lambda_modality"}  # follow from the data
-PREPROCESSING = ("n_components", "n_top_genes", "drop_depth_components")
+PREPROCESSING = ("n_components", "n_top_genes", "target_sum", "drop_depth_components")
 
 
 _DEFAULTS = {f.name: f.default for kind in (ModelConfig, TrainingConfig) for f in fields(kind) if f.default is not MISSING}
-_DEFAULTS |= {"n_components": 50, "n_top_genes": 2000, "drop_depth_components": False}
+_DEFAULTS |= {"n_components": 50, "n_top_genes": 2000, "target_sum": None, "drop_depth_components": False}
 _LEAST = {"n_components": 1, "n_top_genes": 1, "n_latent": 1, "n_codes": 1, "epochs": 1, "batch_size": 2, "schedule_epochs": 1}
 
 
