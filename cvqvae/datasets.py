@@ -12,6 +12,7 @@ __all__ = ['logger', 'LOCAL', 'read_modality', 'read_pair', 'read_mudata', 'spli
 import logging
 import os
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import anndata as ad
@@ -74,7 +75,19 @@ def read_pair(
         raise DataError(f"A pair needs two kinds and two different names, got kinds={kinds}, names={names}.")
     reader = (lambda source: open_checked(source, single=True)["X"]) if backed else read_modality
     modalities = {name: reader(source) for name, source in zip(names, (first, second))}
-    return pair_modalities(modalities, dict(zip(names, kinds)))
+    with _naming(**dict(zip(names, (first, second)))):
+        return pair_modalities(modalities, dict(zip(names, kinds)))
+
+
+@contextmanager
+def _naming(**sources):
+    "Within it an error says which files the modalities come from."
+    try:
+        yield
+    except DataError as error:
+        files = [f"{name} is {source}" for name, source in sources.items() if isinstance(source, str | Path)]
+        error.args = (f"{error} [{'; '.join(files)}]" if files else str(error),)
+        raise
 
 # %% ../nbs/00_datasets.ipynb #108f17f6
 def read_mudata(
@@ -85,7 +98,8 @@ def read_mudata(
     mdata = path if isinstance(path, mudata.MuData) else _read(mudata.read_h5mu, path, ".h5mu file")
     if missing := set(kinds or {}) - set(mdata.mod):
         raise DataError(f"No modality {', '.join(sorted(missing))} in {path}: it holds {', '.join(mdata.mod)}.")
-    paired = pair_modalities({name: mdata[name] for name in kinds or mdata.mod}, kinds)
+    with _naming(file=path):
+        paired = pair_modalities({name: mdata[name] for name in kinds or mdata.mod}, kinds)
     cells = mdata.obs.loc[paired.obs_names]
     for column in cells.columns.difference(paired.obs.columns, sort=False):
         if ":" not in column:
@@ -170,6 +184,17 @@ def _load_local(
     raise DataError(f"{name!r} is not downloadable and was not found (searched {places}). Set CVQVAE_DATA to the folder that holds {name}/.")
 
 
+def _converted(name: str, files: dict[str, Path]) -> mudata.MuData:
+    "Paired cells of the files of an entry; whatever goes wrong with them names them."
+    try:
+        return CONVERTERS[name](files)
+    except DataError:
+        raise
+    except Exception as error:
+        listed = ", ".join(map(str, files.values()))
+        raise DataError(f"{name}: {listed} could not be read ({type(error).__name__}: {error}). Remove the damaged file, and call again.") from error
+
+
 def load_dataset(
     name: str,  # a row of `list_datasets()`
     data_home: str | Path | None = None,  # folder to look in first, and to download into; None: the user's cache
@@ -183,7 +208,7 @@ def load_dataset(
         return _load_local(name, data_home)
     if name in CATALOGUE:
         folders = [folder / sub for folder in data_folders(data_home) for sub in (name, ".")]
-        return CONVERTERS[name](fetch_all(name, folders, data_home, sha256, trust_first_use))
+        return _converted(name, fetch_all(name, folders, data_home, sha256, trust_first_use))
     raise DataError(f"No data set {name!r}: choose one of {', '.join(list_datasets().index)}.")
 
 # %% ../nbs/00_datasets.ipynb #16c1d83b

@@ -257,7 +257,8 @@ def run_analysis(
 def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
     _known_methods(parameters)
     for path in () if "dataset" in source_of(parameters) else source_of(parameters).values():
-        probe_file(check_file(path))
+        checked_path = check_file(path, bool(parameters.backed))
+        probe_file(checked_path) if checked_path.is_file() else None
     mdata = load_cells(parameters)
     columns = columns_of(parameters, mdata)
     counted = ", ".join(f"{a.n_vars:,} {modality} features" for modality, a in mdata.mod.items())

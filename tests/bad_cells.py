@@ -495,6 +495,22 @@ def read(folder, name="rna.h5ad", reader=None):
     return (lambda: reader(folder / name) if reader else read_pair(folder / name, folder / "atac.h5ad")), []
 
 
+@kind("NaN in a file", "rna.h5ad & X of 'rna' & NaN & layers")
+def _(folder):
+    mdata = cells()
+    mdata["rna"].X.data[3] = np.nan
+    files(folder)
+    mdata["rna"].write_h5ad(folder / "rna.h5ad")
+    return read(folder)
+
+
+@kind("a cell twice in a container", "cells.h5mu & 'rna' & duplicated cell names")
+def _(folder):
+    with h5py.File(files(folder) / "cells.h5mu", "r+") as file:
+        file["mod/rna/obs/_index"][1] = "cell000000"
+    return read(folder, "cells.h5mu", read_mudata)
+
+
 @kind("a missing file", "none.h5ad & no such file & spelling")
 def _(folder):
     return read(files(folder), "none.h5ad")
