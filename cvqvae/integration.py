@@ -53,7 +53,8 @@ class CVQVAE:
     ):
         """Prepare components and build the model; nothing is trained yet.
 
-        Sets, per modality that has no components yet, `layers["counts"]` and `obsm["X_pca"]` or `obsm["X_lsi"]` (float32 [n, k]).
+        Sets, per modality that has no components yet, `layers["counts"]`, `obsm["X_pca"]` or `obsm["X_lsi"]`
+        (float32 [n, k]), and `uns["cvqvae_preprocessing"]`.
         Raises `DataError` for unusable input and `TypeError` for an unknown setting.
         """
         self.settings = resolve_preset(preset, variant, seed=seed, **overrides)

@@ -691,6 +691,33 @@ def _(folder):
     return told(folder, mudata=str(files(folder) / "cells.h5mu"), batch="pseudotime")
 
 
+def told_column(folder, key, values, report="integrate", **flags):
+    mdata = cells()
+    mdata.obs[key] = values
+    mdata.write_h5mu(folder / "column.h5mu")
+    return (lambda: run_analysis(report, Parameters(mudata=str(folder / "column.h5mu"), **flags), folder / "out")), []
+
+
+@kind("labels without a single value", "--labels kind & 60 of 60 cells & Fill them")
+def _(folder):
+    return told_column(folder, "kind", pd.Categorical([None] * 60, categories=["a"]), labels="kind")
+
+
+@kind("numeric labels without a single value", "--labels kind & 60 of 60 cells & Fill them")
+def _(folder):
+    return told_column(folder, "kind", np.full(60, np.nan), labels="kind")
+
+
+@kind("cells without a batch on the command line", "--batch lane & 1 of 60 cells & Fill them")
+def _(folder):
+    return told_column(folder, "lane", [np.nan, *[1.0, 2.0] * 29, 1.0], batch="lane")
+
+
+@kind("a root that is no cell type", "--root stem & column kind & Types are: a, b")
+def _(folder):
+    return told_column(folder, "kind", ["a", "b"] * 30, "biology", labels="kind", root="stem")
+
+
 for _name, _text, _says in [
     ("an unknown parameter", "epoch: 3", "p.yaml & unknown epoch & epochs"),
     ("a parameter of the wrong type", "epochs: ten", "p.yaml & epochs must be int"),

@@ -20,6 +20,7 @@ import yaml
 from bad_cells import SMALL, cells, files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cvqvae import public, runs
@@ -98,6 +99,17 @@ def test_pickles_in_a_checkpoint_are_not_opened(tmp_path):
     with pytest.raises(DataError, match="fit.safetensors is no checkpoint.*remove"):
         CVQVAE(cells(), batch_key="batch", **SMALL).fit(progress=False, checkpoint=tmp_path / "fit.safetensors")
     assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("change", [dict(history=[None]), dict(history={}), dict(epoch=10**30), dict(epoch="2"), dict(step=-1), dict(step=True)])
+def test_the_counters_of_a_checkpoint_are_looked_at(tmp_path, change):
+    path = tmp_path / "fit.safetensors"
+    CVQVAE(cells(), batch_key="batch", **SMALL).fit(progress=False, checkpoint=path)
+    with safe_open(path, "pt") as file:
+        state = json.loads(file.metadata()["cvqvae"]) | change
+    save_file(load_file(path), path, metadata={"cvqvae": json.dumps(state)})
+    with pytest.raises(DataError, match="fit.safetensors does not say how far it came: remove"):
+        CVQVAE(cells(), batch_key="batch", **SMALL).fit(progress=False, checkpoint=path)
 
 
 def store_with(folder, about, content):
@@ -232,7 +244,11 @@ def branching(file):
             file.require_group("uns/deep0" if i == 0 else f"deep{i}")[name] = file.require_group(f"deep{i + 1}")
 
 
-@pytest.mark.parametrize("change, words", [(branching, "the same groups as another name"), (lambda file: file.create_group("uns" + "/x" * 2000), "holds itself")])
+def nested(file):
+    file.create_group("uns" + "/x" * 2000)
+
+
+@pytest.mark.parametrize("change, words", [(branching, "the same groups as another name"), (nested, "holds itself")])
 def test_groups_without_end_are_refused_at_once(tmp_path, change, words):
     "Followed to the end of the stack, they would leave h5py's lock taken for good."
     path = files(tmp_path) / "rna.h5ad"
