@@ -16,8 +16,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from .cells import DataError, declare_kind
-from .datasets import read_modality
-from .files import check_file, write_atomically
+from .datasets import read_checked, read_modality
+from .files import probe_file, write_atomically
 from .integration import CVQVAE
 from .labels import LabelTransfer
 from .mosaic import join_modalities
@@ -45,8 +45,7 @@ def read_reference(
     labels: str,  # column of `obs`
 ) -> tuple[MuData, pd.Series]:  # the reference and its labels; raises DataError
     "Cells that a model has embedded, with their types."
-    check_file(path)
-    reference = mudata.read(path)
+    reference = read_checked(mudata.read_h5mu, path, ".h5mu file")
     if "X_cvqvae" not in reference.obsm:
         raise DataError(f"{path} has no obsm['X_cvqvae']: give the integrated.h5mu of the run that made the model")
     if labels not in reference.obs:
@@ -76,6 +75,7 @@ def map_files(
 ) -> pd.DataFrame:  # index: modality; features of the model, found, missing, extra
     "Embed new cells; sets the slots of `CVQVAE.embed`, and `obs` cvqvae_label, cvqvae_confidence, cvqvae_unknown with a reference. Raises `DataError`."
     path, fitted = new_file(out, ".h5mu"), CVQVAE.load(model)
+    _probe(*files.values(), reference)
     if (reference is None) != (labels is None):
         raise DataError("--reference and --labels belong together: a file with cell types, and the column that holds them")
     known = read_reference(reference, labels) if reference else None
@@ -86,6 +86,13 @@ def map_files(
         write_labels(cells, *known)
     write_atomically(path, cells.write)
     return report
+
+
+def _probe(*paths: str | None) -> None:
+    "Refuse files that would crash the HDF5 library; those that are not there are left to their readers."
+    for path in paths:
+        if path is not None and Path(path).expanduser().is_file():
+            probe_file(Path(path).expanduser())
 
 
 def write_labels(
@@ -112,6 +119,7 @@ def translate_files(
 ) -> AnnData:  # what was written
     "Predict a modality of new cells: normalised values, float32. Raises `DataError`."
     path, fitted = new_file(out, ".h5ad"), CVQVAE.load(model)
+    _probe(*files.values())
     cells = read_for(fitted, files)
     if len(cells.mod) != 1:
         raise DataError("translate reads one file: give one of --rna, --atac and --adt")

@@ -7,6 +7,7 @@ __all__ = ['is_stored', 'row_blocks', 'value_blocks', 'totals', 'open_modality',
            'write_stored']
 
 # %% ../nbs/00_backed.ipynb #5fe61459
+import os
 from pathlib import Path
 
 import h5py
@@ -133,7 +134,16 @@ def write_stored(
     rows: dict[str, np.ndarray] | None = None,  # per modality, the rows to write, int [n]; None: all
 ) -> Path:  # the same path
     "Write a container, `obsp` excepted, without reading its matrices as a whole; never half a file."
-    path, partial = Path(path), Path(f"{path}.part")
+    path = Path(path)
+    partial = path.with_name(f".{path.name}-{os.getpid()}.part")
+    try:
+        _write_parts(mdata, partial, rows)
+        return partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_parts(mdata: MuData, partial: Path, rows: dict[str, np.ndarray] | None) -> None:
     light = MuData({name: _without_matrices(part, rows and rows[name]) for name, part in mdata.mod.items()})
     cells = mdata.obs.loc[light.obs_names]
     light.obs, light.uns = cells, mdata.uns
@@ -143,7 +153,6 @@ def write_stored(
     with h5py.File(partial, "r+") as file:
         for name, part in mdata.mod.items():
             _write_matrices(file["mod"][name], part, rows and rows[name])
-    return partial.replace(path)
 
 
 def _without_matrices(adata: AnnData, rows: np.ndarray | None) -> AnnData:

@@ -113,10 +113,20 @@ class ResumeFrom(Callback):
             raise DataError(f"{self.path} is no checkpoint, or is damaged ({error}): {remedy}") from error
         if state.get("identity") != checkpoint_identity(trainer):
             raise DataError(f"{self.path} belongs to another configuration or other cells: use its settings, or {remedy}")
+        if not _counts(state):
+            raise DataError(f"{self.path} does not say how far it came: {remedy}")
         try:
             restore(trainer, tensors, state)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever a changed file makes of tensors
             raise DataError(f"{self.path} does not hold what its header says ({error}): {remedy}") from error
+
+
+def _counts(state: dict) -> bool:
+    "Are the counters of a checkpoint whole numbers, and its history a row of numbers per epoch?"
+    epoch, step, history = (state.get(name) for name in ("epoch", "step", "history"))
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (epoch, step))
+    rows = isinstance(history, list) and all(isinstance(row, dict) and all(isinstance(n, int | float) for n in row.values()) for row in history)
+    return whole and rows and len(history) == epoch
 
 
 def restore(

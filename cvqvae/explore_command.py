@@ -18,8 +18,9 @@ from mudata import MuData
 
 from .apply import new_file
 from .cells import DataError
+from .datasets import read_checked
 from .explorer import export_explorer
-from .files import check_file
+from .files import probe_file
 from .integration import CVQVAE
 
 # %% ../nbs/09_explore.ipynb #dbd4363b
@@ -40,11 +41,17 @@ def read_finished(
         if not (source / "integrated.h5mu").is_file():
             raise DataError(f"{source} holds no integrated.h5mu: give the folder of a `cvqvae integrate` run, or a file")
         model = CVQVAE.load(source / "model", device="cpu") if (source / "model").is_dir() else None
-        return Finished(mudata.read_h5mu(check_file(source / "integrated.h5mu")), model, _told(source / "run.json"))
+        return Finished(_integrated(source / "integrated.h5mu"), model, _told(source / "run.json"))
     if source.suffix not in (".h5mu", ".h5ad"):
         raise DataError(f"{source}: give the folder of a run, a .h5mu or a .h5ad file")
-    read = mudata.read_h5mu if source.suffix == ".h5mu" else anndata.read_h5ad
-    return Finished(read(check_file(source)), None, {})
+    return Finished(_integrated(source), None, {})
+
+
+def _integrated(path: Path) -> MuData | AnnData:
+    read = mudata.read_h5mu if path.suffix == ".h5mu" else anndata.read_h5ad
+    if path.is_file():
+        probe_file(path)
+    return read_checked(read, path, f"{path.suffix} file")
 
 
 def _told(path: Path) -> dict[str, str]:

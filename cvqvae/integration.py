@@ -31,7 +31,7 @@ from .model_card import model_card
 from .preprocessing import components_of, preprocess
 from .presets import Preset, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors
-from .storage import FORMAT, check_configuration, load_folder, load_weights, readable, save_folder
+from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
 from .training import TrainingConfig
 from .translation import columns_of, predict_components, predict_features
 
@@ -53,7 +53,8 @@ class CVQVAE:
     ):
         """Prepare components and build the model; nothing is trained yet.
 
-        Sets, per modality that has no components yet, `layers["counts"]` and `obsm["X_pca"]` or `obsm["X_lsi"]` (float32 [n, k]).
+        Sets, per modality that has no components yet, `layers["counts"]`, `obsm["X_pca"]` or `obsm["X_lsi"]`
+        (float32 [n, k]), and `uns["cvqvae_preprocessing"]`.
         Raises `DataError` for unusable input and `TypeError` for an unknown setting.
         """
         self.settings = resolve_preset(preset, variant, seed=seed, **overrides)
@@ -282,6 +283,7 @@ def load(
 
 @patch
 def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.device) -> None:
+    check_facts(meta)
     self.mdata, self.device, self.preset_name, self.settings = None, device, meta["preset"], Preset(**meta["settings"])
     self.settings.model.update({k: tuple(v) for k, v in self.settings.model.items() if isinstance(v, list)})
     reader = CellReader.from_state(arrays, meta)

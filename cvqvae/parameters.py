@@ -255,8 +255,18 @@ def columns_of(
             raise DataError(f"--{name} {column}: no such column of obs. Columns are: {', '.join(map(str, mdata.obs.columns)) or 'none'}.")
         columns[name] = column or (usual[name] if usual.get(name) in mdata.obs else None)
         if column is not None:
-            check_groups(mdata.obs[column], f"--{name} {column}", "batches" if name == "batch" else "cell types")
+            _check_column(mdata.obs[column], name)
+    if parameters.root and columns["labels"] and parameters.root not in (types := set(mdata.obs[columns["labels"]].dropna().astype(str))):
+        raise DataError(f"--root {parameters.root}: no such cell type in column {columns['labels']}. Types are: {', '.join(sorted(types))}.")
     return columns
+
+
+def _check_column(values: pd.Series, name: str) -> None:
+    "Refuse a column that a run would stumble over later: a measurement, no value at all, cells without a batch."
+    groups, missing = "batches" if name == "batch" else "cell types", int(values.isna().sum())
+    if missing == len(values) or (missing and name == "batch"):
+        raise DataError(f"--{name} {values.name}: {missing:,} of {len(values):,} cells have no value. Fill them, drop the cells, or name another column.")
+    check_groups(values, f"--{name} {values.name}", groups)
 
 
 def name_of(

@@ -52,7 +52,15 @@ def hashes(
 ) -> dict[str, str]:  # file -> sha256; empty for a data set by name
     "What `sha256sum` says of the input files."
     source = source_of(parameters)
-    return {} if "dataset" in source else {path: sha256_of(Path(path)) for path in source.values()}
+    return {} if "dataset" in source else {path: _hash(Path(path)) for path in source.values()}
+
+
+def _hash(path: Path) -> str:
+    "Of a file; of a zarr folder that of the names and hashes of its files."
+    if path.is_file():
+        return sha256_of(path)
+    parts = sorted(part for part in path.rglob("*") if part.is_file())
+    return hashlib.sha256("\n".join(f"{sha256_of(part)}  {part.relative_to(path).as_posix()}" for part in parts).encode()).hexdigest()
 
 # %% ../nbs/09_records.ipynb #3b8066d0
 def record_of(

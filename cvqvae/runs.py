@@ -178,7 +178,7 @@ def _unused(
 # %% ../nbs/09_runs.ipynb #f35e0062
 _FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:">{% endblock %}
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:; form-action 'none'; base-uri 'none'">{% endblock %}
 {% block input_group %}<details style="margin-left: 5.5rem; color: #777; font-size: 80%"><summary>code</summary>{{ super() }}</details>{% endblock %}"""
 
 
@@ -257,7 +257,10 @@ def run_analysis(
 def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
     _known_methods(parameters)
     for path in () if "dataset" in source_of(parameters) else source_of(parameters).values():
-        probe_file(check_file(path))
+        checked_path = check_file(path, bool(parameters.backed))
+        probe_file(checked_path) if checked_path.is_file() else None
+    if parameters.annotation and not Path(parameters.annotation).is_file():
+        raise DataError(f"--annotation {parameters.annotation}: no such file. Check the spelling.")
     mdata = load_cells(parameters)
     columns = columns_of(parameters, mdata)
     counted = ", ".join(f"{a.n_vars:,} {modality} features" for modality, a in mdata.mod.items())

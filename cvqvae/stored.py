@@ -16,6 +16,7 @@ from mudata import MuData
 
 from .backed import open_group, open_modalities, totals, write_stored
 from .cells import DataError, counts_of, declare_kind, modality_kind, pair_modalities, shared_cells
+from .files import check_file
 
 # %% ../nbs/00_stored.ipynb #339a81aa
 def open_checked(
@@ -25,8 +26,7 @@ def open_checked(
     "Open a file with its matrices left on disk; raises DataError."
     if isinstance(path, AnnData):
         return {"X": path}
-    if not Path(path).expanduser().exists():
-        raise DataError(f"{path}: no such file. Check the spelling; relative paths start at {Path.cwd()}.")
+    path = check_file(path, backed=True)
     try:
         found = open_modalities(path)
     except Exception as error:

@@ -495,6 +495,22 @@ def read(folder, name="rna.h5ad", reader=None):
     return (lambda: reader(folder / name) if reader else read_pair(folder / name, folder / "atac.h5ad")), []
 
 
+@kind("NaN in a file", "rna.h5ad & X of 'rna' & NaN & layers")
+def _(folder):
+    mdata = cells()
+    mdata["rna"].X.data[3] = np.nan
+    files(folder)
+    mdata["rna"].write_h5ad(folder / "rna.h5ad")
+    return read(folder)
+
+
+@kind("a cell twice in a container", "cells.h5mu & 'rna' & duplicated cell names")
+def _(folder):
+    with h5py.File(files(folder) / "cells.h5mu", "r+") as file:
+        file["mod/rna/obs/_index"][1] = "cell000000"
+    return read(folder, "cells.h5mu", read_mudata)
+
+
 @kind("a missing file", "none.h5ad & no such file & spelling")
 def _(folder):
     return read(files(folder), "none.h5ad")
@@ -673,6 +689,33 @@ def _(folder):
 @kind("batches that are a measurement", "--batch pseudotime & batches for 60 cells")
 def _(folder):
     return told(folder, mudata=str(files(folder) / "cells.h5mu"), batch="pseudotime")
+
+
+def told_column(folder, key, values, report="integrate", **flags):
+    mdata = cells()
+    mdata.obs[key] = values
+    mdata.write_h5mu(folder / "column.h5mu")
+    return (lambda: run_analysis(report, Parameters(mudata=str(folder / "column.h5mu"), **flags), folder / "out")), []
+
+
+@kind("labels without a single value", "--labels kind & 60 of 60 cells & Fill them")
+def _(folder):
+    return told_column(folder, "kind", pd.Categorical([None] * 60, categories=["a"]), labels="kind")
+
+
+@kind("numeric labels without a single value", "--labels kind & 60 of 60 cells & Fill them")
+def _(folder):
+    return told_column(folder, "kind", np.full(60, np.nan), labels="kind")
+
+
+@kind("cells without a batch on the command line", "--batch lane & 1 of 60 cells & Fill them")
+def _(folder):
+    return told_column(folder, "lane", [np.nan, *[1.0, 2.0] * 29, 1.0], batch="lane")
+
+
+@kind("a root that is no cell type", "--root stem & column kind & Types are: a, b")
+def _(folder):
+    return told_column(folder, "kind", ["a", "b"] * 30, "biology", labels="kind", root="stem")
 
 
 for _name, _text, _says in [

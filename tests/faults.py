@@ -405,8 +405,8 @@ def kill_runs(folder, times, seed=0):
 
 
 def runs_together(folder, times):
-    "Several runs of the same cells at once, which share the folder of checkpoints."
-    cells, number = folder / "cells.h5mu", max(3, times // 4)
+    "Ten runs of the same cells at once, which share the folder of checkpoints."
+    cells, number = folder / "cells.h5mu", 10
     assert ended(child(lambda: small_cells().write_h5mu(cells))) == 0
     started = [child(lambda i=i: run_once(cells, folder / f"run{i}")) for i in range(number)]
     codes, names = [ended(pid) for pid in started], sorted(path.name for path in folder.iterdir())

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from bad_cells import KINDS, SMALL, build, cells, contents
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cvqvae.checks import DataError
 from cvqvae.datasets import read_any, read_pair
@@ -143,11 +145,40 @@ def plain():
 @pytest.mark.filterwarnings("ignore")
 def test_odd_input_gives_the_same_embedding(name, plain, tmp_path):
     data = GOOD[name](cells(), tmp_path)
-    before = contents(data) if not isinstance(data, list) else [contents(part) for part in data]
+    before = unnamed(data)
     found = embedding(data)
     np.testing.assert_allclose(found, plain, atol=2e-3)
-    if isinstance(data, list):
-        assert [contents(part) for part in data] == before
+    assert unnamed(data) == before
+
+
+NAMED = {"layers": {"counts"}, "obsm": {"X_pca", "X_lsi"}, "uns": {"cvqvae_preprocessing"}}  # what the constructor of a model says that it sets
+
+
+def unnamed(data):
+    "A hash of every slot of the caller's objects that may not change."
+    parts = data if isinstance(data, list) else list(data.values()) if isinstance(data, dict) else [data, *data.mod.values()]
+    slots = []
+    for part in parts:
+        held = {name: {k: v for k, v in (getattr(part, name, None) or {}).items() if k not in kept} for name, kept in NAMED.items()}
+        own = {key: value for key, value in held["obsm"].items() if key not in getattr(part, "mod", {})}
+        slots += [contents(part.obs), contents(part.var), contents(held["uns"]), contents(held["layers"]), contents(own), contents(getattr(part, "X", None))]
+    return slots
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_embedding_changes_only_the_slots_that_it_names():
+    mdata = cells()
+    model = CVQVAE(mdata, batch_key="batch", **SMALL).fit(progress=False)
+    before = mdata.copy()
+    model.embed(mdata)
+    for name, adata in mdata.mod.items():
+        assert set(adata.obsm) - set(before[name].obsm) == {"X_cvqvae", "X_cvqvae_quantized"}
+        assert set(adata.obs) - set(before[name].obs) == {"cvqvae_code"}
+        del adata.obs["cvqvae_code"], adata.obsm["X_cvqvae"], adata.obsm["X_cvqvae_quantized"]
+        assert contents(adata) == contents(before[name])
+    del mdata.obsm["X_cvqvae"], mdata.uns["cvqvae"]
+    assert contents(mdata.uns) == contents(before.uns) and contents(mdata.obsm) == contents(before.obsm)
+    pd.testing.assert_frame_equal(mdata.obs[before.obs.columns], before.obs)
 
 
 @pytest.mark.parametrize("names, message", [(["2-Sep", "1-Mar"], "are dates"), (["0", "1", "2"], "names were lost")])
@@ -156,6 +187,36 @@ def test_names_that_were_lost_are_a_warning(names, message):
     mdata["rna"].var_names = [*names, *mdata["rna"].var_names[len(names) :]]
     with pytest.warns(UserWarning, match=message):
         build(mdata)()
+
+
+ODD = st.sampled_from([0, 1, 3, 255, 2**24, 2**31, 1e12, -1, 0.5, float("nan"), float("inf"), -0.0])
+LABELS = st.sampled_from(["a", "b", "", "T/NK", "Ü 細胞", "$x_{", None, 1, 2.0, True, float("nan")])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["rna", "atac"]), st.integers(0, 59), st.integers(0, 99), ODD), max_size=3), st.lists(LABELS, min_size=1, max_size=3),
+       st.integers(2, 60), st.sampled_from(["csr", "csc", "dense", "int64", "float64", "bool"]))
+@pytest.mark.filterwarnings("ignore")
+def test_any_cells_are_embedded_or_refused_by_name(changes, labels, n, form):
+    mdata = cells()
+    for name, row, column, value in changes:
+        matrix = mdata[name].X.tolil()
+        matrix[row, column] = value
+        mdata[name].X = matrix.tocsr()
+    parts = {name: a[:n].copy() for name, a in mdata.mod.items()}
+    for adata in parts.values():
+        adata.obs["batch"] = pd.Series([labels[i % len(labels)] for i in range(n)], adata.obs_names, dtype=object)
+        if form in ("int64", "bool") and not np.isfinite(adata.X.data).all():
+            continue
+        adata.X = {"csr": adata.X.tocsr, "csc": adata.X.tocsc, "dense": adata.X.toarray}.get(form, lambda a=adata: a.X.astype(form))()
+    before = [contents(part) for part in parts.values()]
+    try:
+        model = CVQVAE(parts, batch_key="batch", **SMALL).fit(progress=False)
+    except DataError as error:
+        assert re.search("'(rna|atac)'|batch|cells", str(error))
+    else:
+        assert np.isfinite(model.latents()["joint"].z.numpy()).all()
+    assert [contents(part) for part in parts.values()] == before
 
 
 @pytest.mark.parametrize("cut", [dict(n=2), dict(n=3), dict(n=7)])

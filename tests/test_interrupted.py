@@ -96,8 +96,8 @@ def test_a_result_that_was_damaged_is_computed_again(tmp_path):
     assert load_result(stem) is None
 
 
-def test_several_runs_at_once_finish_alike(faults):
-    assert faults["together"] == {"codes": [0, 0, 0], "same embedding": True, "names": ["cells.h5mu", "run0", "run1", "run2"]}
+def test_ten_runs_at_once_finish_alike(faults):
+    assert faults["together"] == {"codes": [0] * 10, "same embedding": True, "names": ["cells.h5mu", *(f"run{i}" for i in range(10))]}
 
 
 def test_a_run_without_cells_leaves_nothing(tmp_path):

@@ -15,12 +15,17 @@ from cvqvae.parameters import REPORTS, Parameters, checked, fields_of, read_para
 from cvqvae.simulation import simulate
 
 
+MARKUP = "<b onclick=alert(1)>$\\frac{</b>"  # a cell type that would be markup in a page, and broken mathematics in a figure
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cells")
     mdata = simulate(n_cells=120, n_genes=300, n_peaks=600)
     for name, adata in mdata.mod.items():
         adata.obs = adata.obs[["cell_type", "batch"]]
+        common = next(name for name in adata.obs["cell_type"].value_counts().index if name != "HSC")
+        adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({common: MARKUP})
         adata.write(folder / f"{name}.h5ad")
     return folder
 
@@ -130,6 +135,11 @@ def test_the_report_folds_its_code_and_shows_pictures(run):
     assert outputs and not [output for output in outputs if output["output_type"] == "error" or "is deprecated" in json.dumps(output)]
 
 
+def test_names_from_files_are_no_markup_in_the_report(run):
+    page = (run / "integrate.html").read_text()
+    assert "&lt;b onclick" in page and "<b onclick" not in page
+
+
 def test_two_runs_are_never_mixed(run, files):
     with pytest.raises(DataError, match="already exists"):
         runs.run_analysis("integrate", Parameters(), run)
@@ -179,10 +189,17 @@ def test_the_biology_of_a_run_lies_in_one_folder(files, tmp_path):
         "growth.csv", "label-transfer.csv", "figures", "run.json"}
     assert written <= names
     times = pd.read_csv(tmp_path / "read" / "pseudotime.csv", index_col=0)
+    page = (tmp_path / "read" / "biology.html").read_text()
+    assert "&lt;b onclick" in page and "<b onclick" not in page
     assert len(times) == 120 and {"rna before", "both before", "integrated"} <= set(times)
 
 
-WISHES = [(["--methods", "raw,guesswork"], "no guesswork"), (["--seeds", "0,x"], "whole numbers"), (["--max_seconds", "0"], "at least 1")]
+WISHES = [
+    (["--annotation", "none.gtf"], "none.gtf: no such file"),
+    (["--methods", "raw,guesswork"], "no guesswork"),
+    (["--seeds", "0,x"], "whole numbers"),
+    (["--max_seconds", "0"], "at least 1"),
+]
 
 
 @pytest.mark.parametrize("arguments, message", WISHES)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,7 @@ import yaml
 from bad_cells import SMALL, cells, files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cvqvae import public, runs
@@ -87,6 +89,58 @@ def test_pickles_in_a_model_folder_are_not_opened(copy, tmp_path):
     with pytest.raises(DataError, match="not a saved CVQVAE model"):
         CVQVAE.load(copy, device="cpu")
     assert not (tmp_path / "trace").exists()
+
+
+def test_pickles_in_a_checkpoint_are_not_opened(tmp_path):
+    torch.save({"model": Bomb(tmp_path / "trace")}, tmp_path / "fit.safetensors")
+    with pytest.raises(DataError, match="fit.safetensors is no checkpoint.*remove"):
+        CVQVAE(cells(), batch_key="batch", **SMALL).fit(progress=False, checkpoint=tmp_path / "fit.safetensors")
+    (tmp_path / "fit.safetensors").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
+    with pytest.raises(DataError, match="fit.safetensors is no checkpoint.*remove"):
+        CVQVAE(cells(), batch_key="batch", **SMALL).fit(progress=False, checkpoint=tmp_path / "fit.safetensors")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("change", [dict(history=[None]), dict(history={}), dict(epoch=10**30), dict(epoch="2"), dict(step=-1), dict(step=True)])
+def test_the_counters_of_a_checkpoint_are_looked_at(tmp_path, change):
+    path = tmp_path / "fit.safetensors"
+    CVQVAE(cells(), batch_key="batch", **SMALL).fit(progress=False, checkpoint=path)
+    with safe_open(path, "pt") as file:
+        state = json.loads(file.metadata()["cvqvae"]) | change
+    save_file(load_file(path), path, metadata={"cvqvae": json.dumps(state)})
+    with pytest.raises(DataError, match="fit.safetensors does not say how far it came: remove"):
+        CVQVAE(cells(), batch_key="batch", **SMALL).fit(progress=False, checkpoint=path)
+
+
+def store_with(folder, about, content):
+    "A zarr folder with one array more, in both of its tables."
+    pytest.importorskip("zarr")
+    cells().write_zarr(folder)
+    for place in ("obs", "mod/rna/uns"):
+        (folder / place / "bomb").mkdir(parents=True)
+        (folder / place / "bomb" / ".zarray").write_text(json.dumps({"zarr_format": 2, "chunks": [60], "fill_value": None, "order": "C"} | about))
+        (folder / place / "bomb" / ".zattrs").write_text('{"encoding-type": "array", "encoding-version": "0.2.0"}')
+        (folder / place / "bomb" / "0").write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("packing", [{"filters": [{"id": "pickle"}], "compressor": None}, {"filters": None, "compressor": {"id": "pickle"}}])
+def test_pickles_in_a_zarr_store_are_not_opened(tmp_path, packing):
+    store = store_with(tmp_path / "cells.zarr", {"shape": [60], "dtype": "|O"} | packing, pickle.dumps([Bomb(tmp_path / "trace")] * 60))
+    with pytest.raises(DataError, match="bomb is packed as a pickle"):
+        read_any(store, backed=True)
+    assert main(["integrate", "--backed", "--mudata", str(store), "--out", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "trace").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_zarr_store_stays_within_its_folder_and_memory(tmp_path):
+    store = store_with(tmp_path / "cells.zarr", {"shape": [60, 10**12], "dtype": "<f4", "filters": None, "compressor": None}, b"")
+    with pytest.raises(DataError, match="cells.zarr claims .* GiB"):
+        read_any(store, backed=True)
+    (store / "obs" / "bomb" / "0").unlink()
+    (store / "obs" / "bomb" / "0").symlink_to("/etc/passwd")
+    with pytest.raises(DataError, match="obs/bomb/0 is a link"):
+        read_any(store, backed=True)
 
 
 def test_pickles_in_kept_results_are_not_opened(tmp_path):
@@ -178,11 +232,47 @@ def test_links_inside_a_file_are_followed_safely(tmp_path, kind):
         else:
             file["uns/self"] = file["/"]
     started = time.perf_counter()
-    try:
+    with nullcontext() if kind == "hard" else pytest.raises(DataError, match="rna.h5ad" if kind == "soft" else "uns/self/ holds itself"):
         read_modality(path)
-    except DataError as error:
-        assert "rna.h5ad" in str(error)
     assert time.perf_counter() - started < 10
+
+
+def branching(file):
+    "Each of thirty groups holds the next one twice: a thousand million members for a reader."
+    for i in range(30):
+        for name in "ab":
+            file.require_group("uns/deep0" if i == 0 else f"deep{i}")[name] = file.require_group(f"deep{i + 1}")
+
+
+def nested(file):
+    file.create_group("uns" + "/x" * 2000)
+
+
+@pytest.mark.parametrize("change, words", [(branching, "the same groups as another name"), (nested, "holds itself")])
+def test_groups_without_end_are_refused_at_once(tmp_path, change, words):
+    "Followed to the end of the stack, they would leave h5py's lock taken for good."
+    path = files(tmp_path) / "rna.h5ad"
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(DataError, match=words):
+        read_modality(path)
+
+
+@pytest.mark.parametrize("backed", [False, True])
+def test_a_container_that_reads_another_file(tmp_path, backed):
+    folder = files(tmp_path)
+    with h5py.File(folder / "cells.h5mu", "r+") as file:
+        file["obsm/X_far"] = h5py.ExternalLink(str(folder / "rna.h5ad"), "X/data")
+    with pytest.raises(DataError, match="obsm/X_far lies in another file"):
+        read_any(folder / "cells.h5mu", backed=backed)
+
+
+def test_counts_on_disk_may_be_larger_than_memory(tmp_path):
+    with h5py.File(files(tmp_path) / "cells.h5mu", "r+") as file:
+        file["mod/rna/layers"].create_dataset("huge", (60, 10**11), "float32", chunks=(1, 1024))
+    assert check_file(tmp_path / "cells.h5mu", backed=True)
+    with pytest.raises(DataError, match="--backed"):
+        check_file(tmp_path / "cells.h5mu")
 
 
 def test_a_virtual_data_set_is_refused(tmp_path):
@@ -238,6 +328,10 @@ WRONG = {
     "an unknown kind": lambda f: edited(f, lambda m: m["kinds"].update(rna="../../x")),
     "a missing part": lambda f: edited(f, lambda m: m.pop("history")),
     "features that are lost": lambda f: edited(f, lambda m: m["transforms"]["rna"].update(feature_names=["a"])),
+    "batches that are no names": lambda f: edited(f, lambda m: m.update(batches=["batch1", None])),
+    "a column that is no name": lambda f: edited(f, lambda m: m.update(batch_key={"batch": 1})),
+    "batches without a column": lambda f: edited(f, lambda m: m.update(batch_key=None)),
+    "a history of other lengths": lambda f: edited(f, lambda m: m["history"].update(train_loss=[1.0, 2.0])),
     "weights of other names": lambda f: save_file({f"x.{k}": v for k, v in load_file(f / "model.safetensors").items()}, f / "model.safetensors"),
     "weights of NaN": lambda f: save_file({k: v * float("nan") if v.is_floating_point() else v for k, v in load_file(f / "model.safetensors").items()},
                                           f / "model.safetensors"),
@@ -250,7 +344,7 @@ def test_a_model_is_checked_before_memory_is_taken(copy, name):
 
     (HUGE | WRONG)[name](copy)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    with pytest.raises(DataError, match=re.escape(str(copy)) + "|saved configuration|transform of"):
+    with pytest.raises(DataError, match=re.escape(str(copy))):
         CVQVAE.load(copy, device="cpu")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000 and time.perf_counter() - started < 10
 
