@@ -102,13 +102,8 @@ class Trainer:
         self.callbacks = sorted([*standard_callbacks(config), *callbacks], key=lambda c: c.order)
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        fused = self.device.type in ("cpu", "cuda")
-        options = dict(lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=fused)
+        options = dict(lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=self.device.type in ("cpu", "cuda"))
         return torch.optim.AdamW(self.model.parameters(), **options)
-
-    def _forward(self) -> Callable:
-        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-        return torch.compile(forward_terms, mode=mode, dynamic=False) if self.config.compile else forward_terms
 
     @property
     def steps_per_epoch(self) -> int:
@@ -138,6 +133,12 @@ class Trainer:
                 getattr(callback, moment)(self)
 
 # %% ../nbs/04_training.ipynb #e208022f
+@patch
+def _forward(self: Trainer) -> Callable:
+    mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+    return torch.compile(forward_terms, mode=mode, dynamic=False) if self.config.compile else forward_terms
+
+
 def forward_terms(
     model: CrossVQVAE,
     inputs: list[Tensor | None],  # components per modality, float32 [n, k]; None: not measured in these cells
