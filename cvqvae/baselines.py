@@ -20,6 +20,7 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 
+from .batches import chosen_threads
 from .callbacks import Callback, StopTraining
 from .cells import DataError, modality_kind
 from .collapse import collapse_table, unit_table
@@ -209,9 +210,6 @@ class Result:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # of our own methods: "history", "collapse", "units"
 
 
-_THREADS = torch.get_num_threads()  # of the start: numba's threads, at work in every UMAP and neighbour graph, change the number for all of OpenMP
-
-
 def fit_method(
     name: str,  # in `METHODS`
     mdata: MuData,  # paired cells, raw counts
@@ -230,7 +228,7 @@ def fit_method(
     if lacks_components(mdata):
         preprocess(mdata, batch_key=batch_key)
     task = Task(mdata, batch_key, seed, max_seconds, epochs, options)
-    torch.set_num_threads(_THREADS)
+    torch.set_num_threads(chosen_threads())
     with measured() as cost:
         embeddings, note, *tables = METHODS[name].fit(task)
     _check(embeddings, mdata.n_obs)

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from .batches import CellData, choose_device
+from .batches import CellData, choose_device, chosen_threads
 from .callbacks import Callback
 from .checks import DataError
 from .model import CrossVQVAE
@@ -44,7 +44,7 @@ def joined(
     job: tuple,  # of `_take_part`
 ) -> Iterator[None]:
     "Within it other processes take part in the training of this one; they are gone afterwards, whatever happens."
-    threads = torch.get_num_threads()
+    threads = chosen_threads()
     store = dist.TCPStore("127.0.0.1", 0, len(devices), is_master=True, wait_for_workers=False)
     arguments = (store.port, devices, max(1, threads // len(devices)), job)
     others = mp.start_processes(_take_part, arguments, nprocs=len(devices) - 1, join=False, daemon=True, start_method="spawn")

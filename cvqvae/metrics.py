@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .alignment import foscttm, label_transfer
+from .alignment import Estimate, foscttm, label_transfer
 from .cells import DataError
 from .ground_truth import MetricAbsent, Rows, Truth, raw_joint, raw_stacked, rows_of
 from .measures import batch_asw, cell_cycle, graph_connectivity, label_asw, neighbour_graph, nmi, trajectory
@@ -86,7 +86,7 @@ def _calls(
     added = {name: lambda measure=measure: (float(measure(z, rows)), "") for name, measure in ADDED.items()}
     return added | {
         "nmi": lambda: (nmi(graph, rows.need("labels"), **clusters), ""),
-        "label_asw": lambda: (label_asw(z, rows.need("labels"), **sampled), _sampling_note(len(z), options["max_cells"])),
+        "label_asw": lambda: _with_note(label_asw(z, rows.need("labels"), **sampled)),
         "cell_cycle": lambda: (cell_cycle(rows.need("before"), z, rows.need("cycle"), batch), ""),
         "trajectory": lambda: _mean_trajectory(graph, rows, one_batch),
         "batch_asw": lambda: _mixing(z, rows, rows.need("batch"), sampled),
@@ -105,17 +105,14 @@ def _mixing(
     "Batch ASW of any grouping; raises MetricAbsent with a single group."
     if len(set(groups)) < 2:
         raise MetricAbsent("there is only one batch")
-    return batch_asw(z, groups, rows.need("labels"), **sampled), _sampling_note(len(z), sampled["max_cells"])
+    return _with_note(batch_asw(z, groups, rows.need("labels"), **sampled))
 
 # %% ../nbs/06_metrics.ipynb #c541f0ca
-def _sampling_note(
-    n: int,  # rows there are
-    max_cells: int | None = None,  # rows measured at most; None = all
-) -> str:  # empty when all rows were measured
-    "What a sampled silhouette has to say about its error."
-    if max_cells is None or n <= max_cells:
-        return ""
-    return f"at most {max_cells} of {n} rows measured, standard error below {0.5 / np.sqrt(max_cells):.4f}"
+def _with_note(
+    estimate: Estimate,  # of a measure that may have been sampled
+) -> tuple:  # (value, note); the note is empty when all rows were measured
+    "A number and what it has to say about its error."
+    return float(estimate), estimate.note
 
 # %% ../nbs/06_metrics.ipynb #88b24d6d
 def _mean_trajectory(
@@ -152,7 +149,7 @@ def score_embedding(
     view: str = "joint",  # "joint" or "stacked"
     resolutions: int = 20,  # clusterings tried for NMI
     clustering: str = "louvain",  # or "leiden": faster, not the paper's
-    max_cells: int | None = None,  # cells measured by a silhouette; None = all
+    max_cells: int | str | None = "auto",  # rows measured by a silhouette, see `sampled_rows`; None = all
     seed: int = 0,  # of neighbour search, clustering and sampling
 ) -> pd.DataFrame:  # rows: metric, group, value, reason
     "The six metrics, two extra ones and the totals of one embedding; raises DataError on a wrong shape or a value that is not finite."
@@ -225,7 +222,7 @@ def evaluate(
     truth: Truth,  # what is known about the n cells
     seed: int = 0,  # of the noise and of everything in `score_embedding`
     views: tuple = ("stacked", "joint"),  # which views to score
-    **options,  # resolutions, clustering, max_cells of `score_embedding`
+    **options,  # resolutions, clustering, max_cells of `score_embedding`; max_cells bounds the measures of alignment, too
 ) -> pd.DataFrame:  # rows: method, view, metric, group, value, reason
     "Score methods, and with them always `raw` and `random`."
     width = min([block.shape[1] for parts in methods.values() for block in parts.values()] or [16])
@@ -248,23 +245,25 @@ def score_view(
     if not set(needed) <= set(parts):
         reason = f"the method gives no {' and '.join(needed)} embedding"
         return pd.DataFrame([("score", "total", np.nan, reason)], columns=["metric", "group", "value", "reason"])
+    sampled = {name: options[name] for name in ("max_cells", "seed") if name in options}
     scores = score_embedding(np.vstack([parts[name] for name in needed]), truth, view, **options)
-    return scores if view == "joint" else pd.concat([scores, _alignment(parts["first"], parts["second"], truth)])
+    return scores if view == "joint" else pd.concat([scores, _alignment(parts["first"], parts["second"], truth, sampled)])
 
 # %% ../nbs/06_metrics.ipynb #98f5d5b1
 def _alignment(
     first: np.ndarray,  # vectors of the first modality, float [n, d]
     second: np.ndarray,  # vectors of the second, float [n, d]
     truth: Truth,  # what is known about the n cells
+    sampled: dict,  # max_cells, seed
 ) -> pd.DataFrame:  # rows: metric, group, value, reason
     "FOSCTTM and label transfer from the first to the second modality."
     keep = truth.mask("joint")
     first, second = np.asarray(first)[keep], np.asarray(second)[keep]
     rows = rows_of(truth, "joint")
     found = {
-        "foscttm": (foscttm(first, second), ""),
-        "label_transfer": _attempt(lambda: (label_transfer(first, second, rows.need("labels")), "")),
-        "label_transfer_back": _attempt(lambda: (label_transfer(second, first, rows.need("labels")), "")),
+        "foscttm": _with_note(foscttm(first, second, **sampled)),
+        "label_transfer": _attempt(lambda: _with_note(label_transfer(first, second, rows.need("labels"), **sampled))),
+        "label_transfer_back": _attempt(lambda: _with_note(label_transfer(second, first, rows.need("labels"), **sampled))),
     }
     return pd.DataFrame([(name, "alignment", *result) for name, result in found.items()], columns=["metric", "group", "value", "reason"])
 

@@ -1,5 +1,6 @@
 """The metrics against scIB 1.1.7 on the same input, the published NMI of Open Problems, and the invariants of each measure."""
 
+import pickle
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -319,7 +320,25 @@ def test_sampled_silhouettes_stay_within_the_stated_error(cells):
     z, labels = cells.obsm["X_emb"], column(cells, "label")
     exact = label_asw(z, labels)
     samples = [label_asw(z, labels, max_cells=100, seed=seed) for seed in range(20)]
-    assert np.std(samples) < 0.5 / np.sqrt(100) and abs(np.mean(samples) - exact) < 0.02
+    assert abs(np.mean(samples) - exact) < 0.02 and exact.error == 0
+    assert np.std(samples) == pytest.approx(np.mean([sample.error for sample in samples]), rel=0.5)
+
+
+def test_a_sampled_score_says_so_and_travels_between_processes(cells):
+    z, truth = cells.obsm["X_emb"], Truth(labels=column(cells, "label"), batch=column(cells, "batch"))
+    table = evaluate({"a": {"first": z, "second": z + 1, "joint": z}}, truth, resolutions=1, max_cells=50).set_index(["method", "view", "metric"])
+    for name in ("label_asw", "batch_asw", "foscttm", "label_transfer", "label_transfer_back"):
+        assert "rows measured, standard error" in table.loc[("a", "stacked", name), "reason"]
+    value = label_asw(z, truth.labels, max_cells=50)
+    again = pickle.loads(pickle.dumps(value))
+    assert (again, again.error, again.note) == (value, value.error, value.note) and value.error > 0
+
+
+def test_foscttm_of_a_sample_is_that_of_its_queries(cells):
+    first = cells.obsm["X_emb"]
+    second = first + np.random.default_rng(3).normal(size=first.shape)
+    exact, sampled = foscttm(first, second), foscttm(first, second, max_cells=200, seed=1)
+    assert sampled.measured == 200 and exact.error == 0 and 0 < abs(sampled - exact) < 3 * sampled.error
 
 
 def test_the_papers_table_1():

@@ -5,9 +5,12 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from cvqvae.batches import CellData, batches_of, split_rows
 from cvqvae.callbacks import Callback, DivergedError, EarlyStopping
@@ -125,3 +128,46 @@ def test_too_few_cells_and_bad_settings_are_refused():
         Trainer(CrossVQVAE(ModelConfig((6, 6))), toy(n=1), device="cpu")
     with pytest.raises(ValueError, match="schedule="):
         TrainingConfig(schedule="cyclic")
+
+
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.2, "revive_below": 0.1, "fusion": "linear", "routes": "all", "lambda_geometry": 1.0}])
+def test_a_step_is_one_graph_for_the_compiler(monkeypatch, changes):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, mode, dynamic: compile_(f, backend="eager", fullgraph=True, dynamic=dynamic))
+    eager, compiled = (trained(TrainingConfig(epochs=3, batch_size=64, compile=on), **changes).history_frame() for on in (False, True))
+    assert compiled["train_loss"].tolist() == pytest.approx(eager["train_loss"].tolist(), rel=1e-6)
+
+
+def test_a_training_keeps_the_chosen_number_of_threads():
+    chosen, before = torch.get_num_threads(), trained().model.state_dict()
+    with threadpool_limits(chosen + 1, user_api="openmp"):  # what numba does in a UMAP
+        assert torch.get_num_threads() == chosen + 1
+        after = trained().model.state_dict()
+        assert torch.get_num_threads() == chosen
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_number_of_threads_set_by_hand_is_kept():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        trained()
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_rounded_products_end_with_the_training():
+    history = trained(TrainingConfig(epochs=2, batch_size=64, precision="tf32")).history_frame()
+    assert len(history) == 2 and torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(ValueError, match="is not one of float32, tf32, bfloat16"):
+        TrainingConfig(precision="float16")
+
+
+def test_the_measurement_on_a_gpu_runs_on_the_cpu(tmp_path):
+    script = Path(__file__).parents[1] / "nbs" / "benchmarks" / "gpu.py"
+    size = ["--device", "cpu", "--cells", "64", "--components", "5", "--epochs", "2"]
+    command = [sys.executable, script, *size, "--ways", "plain loop, DataLoader;float32;bfloat16", "--out", tmp_path / "gpu.csv"]
+    subprocess.run(command, check=True, capture_output=True)
+    rows = pd.read_csv(tmp_path / "gpu.csv")
+    assert rows["way"].tolist() == ["plain loop, DataLoader", "float32", "bfloat16"] and (rows["loss"] > 0).all()
