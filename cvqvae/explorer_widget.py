@@ -7,7 +7,6 @@ __all__ = ['Explorer', 'explore']
 
 # %% ../nbs/08_explorer_widget.ipynb #faf02005
 import base64
-import io
 from html import escape
 
 import ipywidgets as widgets
@@ -15,15 +14,14 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from IPython.display import HTML
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from mudata import MuData
 
 from .cells import DataError
 from .code_names import feature_names
 from .explorer import code_modality, explorer_content, explorer_page
 from .explorer_data import explored, feature_values, group_markers, near_codes
-from .figures import MISSING, MISSING_COLOUR, figure_style, group_colours, group_legend, scatter_groups, umap_coordinates
+from .explorer_picture import Colouring, MapFrame, map_picture
+from .figures import umap_coordinates
 from .integration import CVQVAE
 
 # %% ../nbs/08_explorer_widget.ipynb #57e8d216
@@ -46,7 +44,7 @@ class Explorer:
             raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, self.cells.obs.columns))})")
         self.groupings = {key: self.cells.obs[key] for key in (labels_key, batch_key) if key}
         self.groupings |= {f"code ({name})": values for name, values in self.cells.codes.items()}
-        self._markers = {}
+        self.frame, self._markers, self._colourings = MapFrame(self.coordinates), {}, {}
 
     def markers(
         self,
@@ -97,34 +95,12 @@ def picture(
     group: str | None = None,
 ) -> bytes:  # PNG
     "The map, coloured by one thing, with the selected cells in colour."
-    values, inside = self.values(colour), self.chosen(grouping, group)
-    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-    with figure_style():
-        figure = Figure(figsize=(7.4, 5.2), dpi=90)
-        ax, legend = FigureCanvasAgg(figure).figure.subplots(1, 2, width_ratios=[3, 1])
-        legend.axis("off")
-        if numeric:
-            _numbers(ax, self.coordinates, np.where(inside, values.to_numpy(np.float64, na_value=np.nan), np.nan), legend)
-        else:
-            colours = group_colours(values)
-            scatter_groups(ax, self.coordinates, values.astype(object).where(inside), colours | {MISSING: MISSING_COLOUR})
-            group_legend(legend, dict(list(colours.items())[:30]), "")
-        ax.set_title(values.name or colour)
-        sink = io.BytesIO()
-        figure.savefig(sink, format="png")
-    return sink.getvalue()
-
-
-def _numbers(ax, coordinates: np.ndarray, values: np.ndarray, beside) -> None:
-    "Points by number, the largest above."
-    order, known = np.argsort(np.nan_to_num(values, nan=-np.inf), kind="stable"), np.isfinite(values)
-    size = float(np.clip(12_000 / len(values), 0.6, 18))
-    ax.scatter(*coordinates[order][~known[order]].T, s=size, c="#dddddd", linewidths=0)
-    points = ax.scatter(*coordinates[order][known[order]].T, s=size, c=values[order][known[order]], linewidths=0)
-    ax.set(xticks=[], yticks=[])
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.spines[:].set_visible(False)
-    ax.figure.colorbar(points, ax=beside, location="left", shrink=0.6)
+    inside = self.chosen(grouping, group)
+    if colour not in self._colourings:
+        values = self.values(colour)
+        self._colourings = dict(list(self._colourings.items())[-49:])  # the last fifty are kept
+        self._colourings[colour] = Colouring(values, colour if colour in self.groupings else str(values.name))
+    return map_picture(self.frame, self._colourings[colour], inside)
 
 # %% ../nbs/08_explorer_widget.ipynb #fc786ae3
 @patch
@@ -172,7 +148,7 @@ def _across(self: Explorer, inside: np.ndarray, markers: pd.DataFrame, most: int
         known = set(self.model.transforms[name].feature_names) if name in self.model.transforms else set()
         if features := [f for f in part["feature"] if f in known][:most]:
             adata = self.cells.modalities[name]
-            measured = feature_values(adata, features, name)[np.isin(adata.obs_names, here.obs_names)].mean(0)
+            measured = feature_values(adata, features, name)[adata.obs_names.isin(here.obs_names)].mean(0)
             predicted = self.model.translate(here, name, self.source, features).X.mean(0)
             tables[f"{name} from {self.source}"] = pd.DataFrame({"measured": measured, "predicted": predicted}, index=features)
     return tables

@@ -15,6 +15,7 @@ from cvqvae.code_names import specific_features
 from cvqvae.command import main
 from cvqvae.explorer import explorer_content, explorer_page, export_explorer
 from cvqvae.explorer_data import explored, feature_values
+from cvqvae.explorer_picture import Colouring, MapFrame, map_picture
 from cvqvae.explorer_widget import explore
 from cvqvae.integration import CVQVAE
 from cvqvae.simulation import simulate
@@ -279,3 +280,42 @@ def test_the_notebook_answers_as_the_page_does(fitted):
 
 def test_the_page_is_part_of_the_package(root):
     assert re.search(r'"cvqvae": \[.*"explorer.html"', (root / "setup.py").read_text())
+
+
+# the picture in the notebook ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series([None] * 4, dtype=object),
+        pd.Series([np.nan] * 4),
+        pd.Series([2.0] * 4),
+        pd.Series([True, False, True, True]),
+        pd.Series(["$x^", HOSTILE, "a" * 200, None]),
+        pd.Series([1, 2, None, 3], dtype="Int64"),
+        pd.Series(["b"] * 4, dtype=pd.CategoricalDtype(["a", "b"])),
+    ],
+)
+def test_any_column_can_be_painted(values):
+    for coordinates in (np.zeros((4, 2)), np.array([[0, 0], [1, 0], [0, 1], [5, 5]], float)):
+        picture = map_picture(MapFrame(coordinates), Colouring(values, "$"), np.array([True, True, False, True]))
+        assert picture.startswith(b"\x89PNG")
+
+
+def test_selected_cells_lie_above_the_others():
+    frame, colouring = MapFrame(np.zeros((2, 2))), Colouring(pd.Series(["a", "b"]), "")
+    painted = frame.paint(colouring.colours, np.array([0, 1]))
+    centre = painted[240, 270]
+    assert centre.tolist() == colouring.colours[1].tolist()
+    assert frame.paint(colouring.colours, np.array([1, 0]))[240, 270].tolist() == colouring.colours[0].tolist()
+
+
+def test_every_cell_is_painted_where_it_lies():
+    rng = np.random.default_rng(0)
+    coordinates = rng.normal(size=(300, 2))
+    frame = MapFrame(coordinates)
+    painted = frame.paint(np.zeros((300, 3), np.uint8), np.zeros(300))
+    assert (painted[tuple((frame.places // 2).T)] < 255).all()
+    right, high = coordinates[:, 0].argmax(), coordinates[:, 1].argmax()
+    assert frame.places[right, 1] == frame.places[:, 1].max() and frame.places[high, 0] == frame.places[:, 0].min()
