@@ -20,7 +20,7 @@ from .cells import DataError, counts_of
 from .components import Components
 from .held_out import keep_back
 from .integration import CVQVAE
-from .normalisation import centred_log_ratio, log_normalised, tf_idf
+from .normalisation import tf_idf
 from .peers import Task
 from .translators import TRANSLATORS
 from .workers import reason_of
@@ -76,8 +76,7 @@ def normalised_values(
     if transform.kind == "atac":
         values = tf_idf(counts.tocsr(), transform.arrays["idf"])
     else:
-        whole = {"rna": log_normalised, "protein": centred_log_ratio}[transform.kind](counts_of(adata))
-        values = whole[:, adata.var_names.get_indexer(transform.feature_names)]
+        values = transform.normalise(counts_of(adata))[:, adata.var_names.get_indexer(transform.feature_names)]
     dense = [x[:, columns] for x in (values, counts)]
     dense = [x.toarray() if hasattr(x, "toarray") else np.asarray(x) for x in dense]
     return dense[0].astype(np.float32), dense[1] > 0
@@ -115,7 +114,7 @@ def on_scale(
         places = transform.feature_names.get_indexer(expected.columns)
         values = tf_idf(expected.to_numpy(), np.where(places < 0, 0, transform.arrays["idf"][places]))
     else:
-        values = {"rna": log_normalised, "protein": centred_log_ratio}[transform.kind](expected.to_numpy())
+        values = transform.normalise(expected.to_numpy())
     dense = values.toarray() if hasattr(values, "toarray") else values
     found = pd.DataFrame(dense, columns=expected.columns).reindex(columns=transform.feature_names[columns]).to_numpy(np.float32)
     return np.nan_to_num(found - found.mean(0)) + mean.astype(np.float32)
