@@ -188,7 +188,7 @@ def inverse_transform(
     scaled = components @ self.arrays["loadings"] + self.arrays["centre"]
     return scaled * self.arrays["std"] + self.arrays["mean"]
 
-# %% ../nbs/01_components.ipynb #69f71931
+# %% ../nbs/01_components.ipynb #b6ff3be0
 def median_total(
     counts,  # [n, genes], in memory or on disk
     rows: int = 1024,  # cells per block
@@ -197,7 +197,7 @@ def median_total(
     totals = np.concatenate([np.asarray(part.sum(1, dtype=np.float64)).ravel() for _, part in row_blocks(counts, rows)])
     return max(float(np.median(totals[totals > 0])), 1.0) if (totals > 0).any() else 1.0
 
-
+# %% ../nbs/01_components.ipynb #69f71931
 class RNAComponents(ScaledPCA):
     "Counts per target sum, log1p, highly variable genes, scale, PCA."
 
@@ -247,7 +247,7 @@ class RNAComponents(ScaledPCA):
         codes = pd.Categorical(batch.astype(str), categories=sorted(sizes.index[sizes >= 20])).codes.astype(int)
         return codes if codes.max() > 0 else np.zeros(n, int)
 
-
+# %% ../nbs/01_components.ipynb #5ed60d3b
 class ProteinComponents(ScaledPCA):
     "Centred log-ratio per cell, scale, PCA."
 
