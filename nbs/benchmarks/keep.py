@@ -1,7 +1,10 @@
 """Copy of finished runs what is worth keeping to `results/ANALYSIS/DATASET`: small tables, pictures, and the command.
 
     python keep.py runs/snare-benchmark runs/snare-biology
+    python keep.py --add runs/snare-own
 
+With `--add` the methods of a comparison replace those of the same names, and the other methods of the kept one stay, with a note of
+the command that they came from.
 Pictures are made small (192 colours). Of the record stays what a reader elsewhere can use:
 the command, versions, time and memory, and the checksum of the cells.
 """
@@ -11,7 +14,10 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
+
+from cvqvae.benchmark import with_shared
 
 RESULTS = Path(__file__).with_name("results")
 KEPT = {
@@ -35,21 +41,39 @@ def shown_command(record):
     return f"cvqvae {record['analysis']} {flags}".strip()
 
 
-def keep(run):
-    "Replace the kept results of the same analysis and cells by those of this run."
+def rows_that_stay(target, run):
+    "Rows of the kept comparison whose methods are not in this run, and where they came from."
+    before, record = pd.read_csv(target / "scores.csv"), json.loads((target / "run.json").read_text())
+    stay = before[~before["method"].isin(pd.read_csv(run / "scores.csv")["method"])]
+    origin = {"methods": list(dict.fromkeys(stay["method"])), "command": record["command"], "started": record["started"]}
+    return stay, [*(old for old in record.get("earlier", []) if set(old["methods"]) & set(origin["methods"])), origin]
+
+
+def keep(run, add=False):
+    "Replace the kept results of the same analysis and cells by those of this run, or those of its methods."
     record = json.loads((run / "run.json").read_text())
     analysis = record["analysis"]
     target = RESULTS / analysis / record["given"].get("dataset", "demo")
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    stay, earlier = rows_that_stay(target, run) if add else (None, [])
+    if not add:
+        shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True, exist_ok=True)
     for pattern in KEPT[analysis]:
         for path in sorted(run.glob(pattern)):
-            keep_picture(path, target / path.name) if path.suffix == ".png" else shutil.copy(path, target / path.name)
+            if path.suffix == ".png":
+                add or keep_picture(path, target / path.name)
+            else:
+                shutil.copy(path, target / path.name)
+    if add:
+        together = pd.concat([pd.read_csv(run / "scores.csv"), stay], ignore_index=True)
+        with_shared(together[together["metric"] != "score_shared"]).to_csv(target / "scores.csv", index=False)
     known = {name: record[name] for name in ("versions", "wall_seconds", "peak_memory_gib", "started", "cells_sha256")}
+    known |= {"earlier": earlier} if earlier else {}
     (target / "run.json").write_text(json.dumps({"command": shown_command(record), **known}, indent=1) + "\n")
     print(target)
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        keep(Path(name))
+    names = [name for name in sys.argv[1:] if name != "--add"]
+    for name in names:
+        keep(Path(name), add="--add" in sys.argv)
