@@ -205,16 +205,15 @@ class RNAComponents(ScaledPCA):
 
     def __init__(self, n_components: int = 50, seed: int = 0, n_top_genes: int = 2000, target_sum: float | None = None):
         super().__init__(n_components, seed)
-        if not (target_sum is None or (isinstance(target_sum, Real) and 0 < target_sum < np.inf)):
+        if not (target_sum is None or (isinstance(target_sum, Real) and not isinstance(target_sum, bool) and 0 < target_sum < np.inf)):
             raise DataError(f"target_sum={target_sum!r} must be a positive number of counts per cell, or None for the median of the cells")
-        self.n_top_genes, self.target_sum = n_top_genes, target_sum
+        self.n_top_genes, self.asked_sum, self.target_sum = n_top_genes, target_sum, target_sum
 
     def normalise(self, counts, features: np.ndarray | None = None) -> sp.csr_matrix:
-        return log_normalised(counts, features, 1e4 if self.target_sum is None else float(self.target_sum))
+        return log_normalised(counts, features, self.target_sum)
 
     def _learn(self, counts, *where) -> None:
-        if self.target_sum is None:
-            self.target_sum = median_total(counts, self.rows)
+        self.target_sum = median_total(counts, self.rows) if self.asked_sum is None else float(self.asked_sum)
         super()._learn(counts, *where)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict]:
@@ -224,7 +223,7 @@ class RNAComponents(ScaledPCA):
     @classmethod
     def from_state(cls, arrays: dict[str, np.ndarray], meta: dict) -> "RNAComponents":
         transform = super().from_state(arrays, meta)
-        transform.target_sum = meta.get("target_sum", 1e4)  # what models that do not say it were fitted with
+        transform.target_sum = float(meta.get("target_sum", 1e4))  # what models of format 1 were fitted with
         return transform
 
     def _choose(self, counts, batch: pd.Series | None) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from mudata import MuData
 from .cells import DataError, modality_kind
 from .code_names import feature_names
 from .explorer_data import (UNITS, Explored, best_features, explored, feature_values, group_column, group_markers, near_codes, number_column,
-                                  obs_columns, packed, placed)
+                                  obs_columns, packed, placed, target_sum_of)
 from .figures import umap_coordinates
 from .files import write_atomically
 from .integration import CVQVAE
@@ -61,15 +61,17 @@ def code_modality(
 def feature_columns(
     cells: Explored,
     features: dict[str, list[str]],  # modality -> names
+    model: CVQVAE | None = None,  # whose predictions stand beside them
 ) -> list[dict]:
     "Measured values, one column per feature; missing where the modality lacks the cell."
     found = []
     for name, chosen in features.items():
         adata = cells.modalities[name]
-        values = feature_values(adata, chosen, name)
+        scale = target_sum_of(model, name)
+        values = feature_values(adata, chosen, name, scale)
         rows = adata.obs_names.get_indexer(cells.obs.index)
         values = np.where(rows[:, None] < 0, np.nan, values[rows])
-        unit = UNITS.get(modality_kind(adata, name), "")
+        unit = UNITS.get(modality_kind(adata, name), "").format(scale)
         found += [number_column(f"{name}:{f}", f, name, v, unit, feature=True) for f, v in zip(chosen, values.T)]
     return found
 
@@ -144,7 +146,7 @@ def explorer_content(
     groups |= {f"code:{source}": cells.codes[source]} if source else {}
     markers = {key: group_markers(cells.modalities, values.astype(object).where(values.notna())) for key, values in groups.items()}
     chosen = _merge(named, best_features(list(markers.values()), most_features - sum(map(len, named.values()))) if markers else {})
-    columns = _sorted_columns(cells, labels_key, batch_key) + feature_columns(cells, chosen)
+    columns = _sorted_columns(cells, labels_key, batch_key) + feature_columns(cells, chosen, model)
     columns += predicted_columns(model, cells, chosen, source or next(iter(cells.modalities))) if model is not None else []
     across = list(cells.latents)[:2]
     return {"title": title, "cells": len(cells.z), "columns": columns, "positions": map_positions(cells, data.obsm.get("X_umap"), seed),

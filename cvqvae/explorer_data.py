@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_GROUPS', 'UNITS', 'Explored', 'explored', 'packed', 'quantised', 'group_column', 'number_column', 'obs_columns',
-           'placed', 'group_markers', 'best_features', 'feature_values', 'near_codes']
+           'placed', 'group_markers', 'best_features', 'target_sum_of', 'feature_values', 'near_codes']
 
 # %% ../nbs/08_explorer_data.ipynb #040b320c
 import base64
@@ -173,13 +173,24 @@ def best_features(
     return {name: found[name] for name in lists}
 
 # %% ../nbs/08_explorer_data.ipynb #3368c9f1
-UNITS = {"rna": "log1p of counts per 10,000", "atac": "TF-IDF, log1p", "protein": "centred log-ratio"}
+UNITS = {"rna": "log1p of counts per {:,.0f}", "atac": "TF-IDF, log1p", "protein": "centred log-ratio"}
+"What values of a kind are; RNA is per target sum."
+
+
+def target_sum_of(
+    model,  # a `CVQVAE`, or None
+    name: str,  # modality
+) -> float:  # counts that the RNA of a cell is scaled to
+    "The scale of a model's predictions, so that what was measured can stand beside them; 10,000 without a model."
+    transform = model.transforms.get(name) if model is not None else None
+    return getattr(transform, "target_sum", None) or 1e4
 
 
 def feature_values(
     adata: AnnData,  # one modality with raw counts
     features: list[str],  # names
     name: str = "modality",  # how errors call it
+    target_sum: float = 1e4,  # counts that the RNA of a cell is scaled to
 ) -> np.ndarray:  # float32 [n, features]
     "Normalised values of some features; raises `DataError` for one that is not there."
     columns = adata.var_names.get_indexer(features) if adata.var_names.is_unique else np.array([_first(adata.var_names, f) for f in features], int)
@@ -188,7 +199,7 @@ def feature_values(
     counts, kind = counts_of(adata, name), modality_kind(adata, name)
     if kind == "protein":
         return centred_log_ratio(counts)[:, columns]
-    values = log_normalised(counts, columns) if kind == "rna" else tf_idf(counts, inverse_frequency(counts))[:, columns]
+    values = log_normalised(counts, columns, target_sum) if kind == "rna" else tf_idf(counts, inverse_frequency(counts))[:, columns]
     return values.toarray()
 
 

@@ -223,7 +223,10 @@ def translate(
     source: str | None = None,  # name of the modality of `adata`; None: found by its kind
     features: Sequence[str] | None = None,  # names to predict; None: all
 ) -> AnnData:  # float32 [n, features], `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components
-    "Predict one modality from another: normalised values with the target's feature names."
+    """Predict one modality from another: normalised values with the target's feature names.
+
+    RNA is log1p of counts per `transforms[to].target_sum`, the median total of the training cells; proteins are centred log-ratios, peaks TF-IDF.
+    """
     source = source or self._modality_of(adata)
     transform = self._target(to)
     columns = columns_of(transform.feature_names, features)

@@ -30,7 +30,7 @@ from .files import write_atomically
 from .model import CrossVQVAE
 
 # %% ../nbs/05_storage.ipynb #010a55f7
-FORMAT = 1  # of a saved model; raised when a release writes something older ones cannot read
+FORMAT = 2  # of a saved model; raised when a release writes something older ones cannot read
 _FILES = {"model.json", "model.safetensors"}
 _BESIDE = {"README.md"}  # written with them; alone it is somebody else's
 
@@ -136,6 +136,13 @@ def load_folder(
 # %% ../nbs/05_storage.ipynb #27ff3d79
 _texts = lambda values: isinstance(values, list) and all(isinstance(value, str) for value in values)
 _whole = lambda *values: all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)
+_positive = lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _describes_transform(facts: dict) -> bool:
+    return _texts(facts["feature_names"]) and _whole(facts["n_components"], facts["seed"]) and _positive(facts.get("target_sum", 1.0))
+
+
 _FACTS = {
     "preset": lambda v: isinstance(v, str),
     "settings": lambda v: isinstance(v, dict),
@@ -144,7 +151,7 @@ _FACTS = {
     "batch_key": lambda v: v is None or isinstance(v, str),
     "batches": lambda v: _texts(v) and len(set(v)) == len(v),
     "scales": lambda v: isinstance(v, dict) and all(isinstance(x, int | float) and 0 <= x < math.inf for x in v.values()),
-    "transforms": lambda v: isinstance(v, dict) and all(_texts(t["feature_names"]) and _whole(t["n_components"], t["seed"]) for t in v.values()),
+    "transforms": lambda v: isinstance(v, dict) and all(_describes_transform(t) for t in v.values()),
     "history": lambda v: isinstance(v, dict) and all(isinstance(x, list) for x in v.values()) and len({len(x) for x in v.values()}) < 2,
 }
 

@@ -61,7 +61,7 @@ def mean_variance(
 
 # %% ../nbs/01_streaming.ipynb #06719d8a
 def normalised_dispersion(
-    mean: np.ndarray,  # of counts per 10,000, float [genes]
+    mean: np.ndarray,  # of rescaled counts, float [genes]
     variance: np.ndarray,  # likewise
     n_bins: int = 20,  # of the logarithmic mean
 ) -> np.ndarray:  # float [genes], NaN where a gene has no variance
@@ -76,7 +76,7 @@ def normalised_dispersion(
 
 
 def variable_genes(
-    sums: np.ndarray,  # of counts per 10,000, float64 [batches, 2, genes]
+    sums: np.ndarray,  # of rescaled counts, float64 [batches, 2, genes]
     n: np.ndarray,  # cells per batch, int [batches]
     n_top_genes: int,  # genes wanted
 ) -> np.ndarray:  # bool [genes]

@@ -88,7 +88,7 @@ def test_colour_by_a_gene_puts_its_values_into_the_picture(page, written, fitted
     page.wait("document.documentElement.dataset.colour.startsWith('rna:')")
     assert page.js("document.documentElement.dataset.colour") == f"rna:{gene}"
     page.wait(f"document.getElementById('canvas').toDataURL() !== {json.dumps(before)}", 10)
-    values = feature_values(fitted[1]["rna"], [gene])[:, 0]
+    values = feature_values(fitted[1]["rna"], [gene], target_sum=fitted[0].transforms["rna"].target_sum)[:, 0]
     low, _, high = page.js("[...document.querySelectorAll('.ends span')].map(s => Number(s.textContent))")
     assert low == pytest.approx(values.min(), abs=0.01) and high == pytest.approx(np.quantile(values, 0.995), rel=0.01)
 
