@@ -42,11 +42,15 @@ def shown_command(record):
 
 
 def rows_that_stay(target, run):
-    "Rows of the kept comparison whose methods are not in this run, and where they came from."
+    "Rows of the kept comparison whose methods are not in this run, and the commands that they came from."
     before, record = pd.read_csv(target / "scores.csv"), json.loads((target / "run.json").read_text())
     stay = before[~before["method"].isin(pd.read_csv(run / "scores.csv")["method"])]
-    origin = {"methods": list(dict.fromkeys(stay["method"])), "command": record["command"], "started": record["started"]}
-    return stay, [*(old for old in record.get("earlier", []) if set(old["methods"]) & set(origin["methods"])), origin]
+    methods, origins = list(dict.fromkeys(stay["method"])), []
+    for origin in record.get("earlier", []):
+        origins.append(origin | {"methods": [method for method in origin["methods"] if method in methods]})
+        methods = [method for method in methods if method not in origin["methods"]]
+    origins.append({"methods": methods, "command": record["command"], "started": record["started"]})
+    return stay, [origin for origin in origins if origin["methods"]]
 
 
 def keep(run, add=False):
@@ -60,10 +64,10 @@ def keep(run, add=False):
     target.mkdir(parents=True, exist_ok=True)
     for pattern in KEPT[analysis]:
         for path in sorted(run.glob(pattern)):
-            if path.suffix == ".png":
-                add or keep_picture(path, target / path.name)
-            else:
+            if path.suffix != ".png":
                 shutil.copy(path, target / path.name)
+            elif not add:  # pictures show all methods side by side
+                keep_picture(path, target / path.name)
     if add:
         together = pd.concat([pd.read_csv(run / "scores.csv"), stay], ignore_index=True)
         with_shared(together[together["metric"] != "score_shared"]).to_csv(target / "scores.csv", index=False)
