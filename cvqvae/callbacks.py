@@ -105,9 +105,9 @@ class CodeHealth(Callback):
     def after_batch(self, trainer) -> None:
         for source, latent in trainer.output.latents.items():
             if latent.codes is not None:
-                n_codes = trainer.model.config.n_codes
-                count = torch.bincount(latent.codes, minlength=n_codes)
-                self.counts[source] = self.counts.get(source, 0) + count
+                if source not in self.counts:
+                    self.counts[source] = latent.codes.new_zeros(trainer.model.config.n_codes)
+                self.counts[source].index_add_(0, latent.codes, torch.ones_like(latent.codes))
 
     def after_epoch(self, trainer) -> None:
         for source, count in self.counts.items():
