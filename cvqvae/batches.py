@@ -56,6 +56,10 @@ class CellData:
         "The cells at `index` (int64, or a slice), in its order."
         return self._map(lambda x: x[index])
 
+    def copied(self) -> "CellData":
+        "The same cells in memory of their own."
+        return self._map(torch.clone)
+
 # %% ../nbs/04_batches.ipynb #32d5587b
 def batches_of(
     n: int,  # cells

@@ -39,7 +39,8 @@ def training_state(trainer: Trainer) -> dict[str, Tensor]:
 def checkpoint_identity(trainer: Trainer) -> dict:
     "What must be equal for a checkpoint to fit a run: both configurations, and all cells, also those that lack a modality, by a hash of what the model reads."
     model, training = asdict(trainer.model.config), asdict(trainer.config)
-    training.pop("compile")  # changes how a step is computed, not what
+    for how in ("compile", "cuda_graphs"):  # changes how a step is computed, not what
+        training.pop(how)
     return json.loads(json.dumps({"model": model, "training": training, "n_cells": len(trainer.train_data), "cells": _cells_hash(trainer)}))
 
 

@@ -43,7 +43,8 @@ def code_sums(
 ) -> tuple[Tensor, Tensor]:  # cells per code, float [K]; sum of their vectors, float [K, d]
     "Per code, how many rows chose it and the sum of these rows; summed over all processes of a distributed run."
     count = z.new_zeros(n_codes).index_add_(0, codes, z.new_ones(len(codes)))
-    total = z.new_zeros(n_codes, z.shape[1]).index_add_(0, codes, z)
+    total = z.new_zeros(n_codes, z.shape[1])
+    total = total.index_put_((codes,), z, accumulate=True) if z.is_cuda else total.index_add_(0, codes, z)
     return summed(count), summed(total)
 
 # %% ../nbs/02_quantizer.ipynb #103d3fb8

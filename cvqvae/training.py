@@ -8,7 +8,7 @@ __all__ = ['SCHEDULES', 'TrainingConfig', 'learning_rate_factor', 'Trainer', 'fo
 # %% ../nbs/04_training.ipynb #d2fb6d84
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,6 +21,7 @@ from .callbacks import Callback, StopTraining, standard_callbacks
 from .losses import loss_terms
 from .model import JOINT, CrossVQVAE, Output
 from .processes import add_gradients, first_says, n_processes, rank, shared, total
+from .recording import StepRecorder, own_stream
 
 # %% ../nbs/04_training.ipynb #825806c5
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class TrainingConfig:
     patience: int | None = None  # epochs without a better loss before stopping; None: never
     kmeans_codes: bool = False  # start the codebooks at k-means of the encoded cells
     precision: str = "float32"  # of matrix products: "float32", "tf32" (on NVIDIA GPUs) or "bfloat16" (autocast)
-    compile: bool = False  # fuse the operations of a step with `torch.compile`, on a GPU in a CUDA graph
+    cuda_graphs: bool = True  # on a GPU, record a step and replay it
+    compile: bool = False  # fuse the operations of a step with `torch.compile`
     seed: int = 0  # of shuffling, dropout, sampling and the validation split
 
     def __post_init__(self):
@@ -98,12 +100,16 @@ class Trainer:
         self.train_data = data.rows(self.train_rows.to(self.device)) if len(self.val_rows) else data
         self.val_data = data.rows(self.val_rows.to(self.device)) if len(self.val_rows) else None
         self.epoch, self.step, self.history = 0, 0, []
-        self.optimizer, self.forward = self._optimizer(), self._forward()
+        self.optimizer, self.learning_rate = self._optimizer(), config.learning_rate
+        self.forward = torch.compile(forward_terms, dynamic=False) if config.compile else forward_terms
+        self.recorded = self.device.type == "cuda" and config.cuda_graphs and n_processes() == 1
+        self.update = StepRecorder(self._update, self.model.parameters()) if self.recorded else self._update
         self.callbacks = sorted([*standard_callbacks(config), *callbacks], key=lambda c: c.order)
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        options = dict(lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=self.device.type in ("cpu", "cuda"))
-        return torch.optim.AdamW(self.model.parameters(), **options)
+        rate = torch.tensor(self.config.learning_rate, device=self.device) if self.device.type == "cuda" else self.config.learning_rate
+        options = dict(weight_decay=self.config.weight_decay, fused=self.device.type in ("cpu", "cuda"))
+        return torch.optim.AdamW(self.model.parameters(), lr=rate, **options)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -113,7 +119,7 @@ class Trainer:
         "Run the remaining epochs; raises `DivergedError` when the loss stops being finite."
         devices = [self.device] if self.device.type == "cuda" else []
         torch.set_num_threads(chosen_threads())
-        with torch.random.fork_rng(devices=devices), products_in(self.config.precision):
+        with torch.random.fork_rng(devices=devices), products_in(self.config.precision), own_stream(self.device):
             torch.manual_seed(self.config.seed)
             self._call("before_fit")
             self._take_over()
@@ -133,12 +139,6 @@ class Trainer:
                 getattr(callback, moment)(self)
 
 # %% ../nbs/04_training.ipynb #e208022f
-@patch
-def _forward(self: Trainer) -> Callable:
-    mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-    return torch.compile(forward_terms, mode=mode, dynamic=False) if self.config.compile else forward_terms
-
-
 def forward_terms(
     model: CrossVQVAE,
     inputs: list[Tensor | None],  # components per modality, float32 [n, k]; None: not measured in these cells
@@ -165,7 +165,7 @@ def run_epoch(self: Trainer) -> None:
     self.epoch += 1
     self.batch_losses = total(torch.stack(values))
     self.row = {"epoch": self.epoch, **named_means(self.terms, self.batch_losses, sizes, "train_"), **self.validate()}
-    self.row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
+    self.row |= {"learning_rate": self.learning_rate, "seconds": time.perf_counter() - started}
     self.history.append(self.row)
     self._call("after_epoch")
 
@@ -215,12 +215,18 @@ def history_frame(self: Trainer) -> pd.DataFrame:
 # %% ../nbs/04_training.ipynb #59852dd1
 @patch
 def train_step(self: Trainer, batch: CellData, others: Sequence[CellData] = ()) -> dict[str, Tensor]:
-    "Forward, backward and one step of the optimiser; returns the detached loss terms."
-    self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * learning_rate_factor(
-        self.step, self.steps_per_epoch, self.config
-    )
-    if self.config.compile:
-        torch.compiler.cudagraph_mark_step_begin()
+    "Set the learning rate and update the weights; returns the detached loss terms."
+    self.learning_rate = self.config.learning_rate * learning_rate_factor(self.step, self.steps_per_epoch, self.config)
+    group = self.optimizer.param_groups[0]
+    group["lr"] = group["lr"].fill_(self.learning_rate) if isinstance(group["lr"], Tensor) else self.learning_rate
+    terms, self.output = self.update(batch, others)
+    self.step += 1
+    return terms
+
+
+@patch
+def _update(self: Trainer, batch: CellData, others: Sequence[CellData]) -> tuple[dict[str, Tensor], Output]:
+    "Forward, backward and one step of the optimiser."
     weighted = [(len(group), self.part_terms(group)["loss"]) for group in others]
     terms = self.part_terms(batch)
     if weighted:
@@ -231,9 +237,10 @@ def train_step(self: Trainer, batch: CellData, others: Sequence[CellData] = ()) 
     add_gradients(self.model.parameters())
     if self.config.gradient_clip:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+    if self.recorded:  # PyTorch asks whether it may be recorded, and warns where it need not be
+        self.optimizer.param_groups[0]["capturable"] = torch.cuda.is_current_stream_capturing()
     self.optimizer.step()
-    self.step += 1
-    return {name: value.detach() for name, value in terms.items()}
+    return {name: value.detach() for name, value in terms.items()}, self.output
 
 
 @patch

@@ -133,7 +133,7 @@ def test_too_few_cells_and_bad_settings_are_refused():
 @pytest.mark.parametrize("changes", [{}, {"dropout": 0.2, "revive_below": 0.1, "fusion": "linear", "routes": "all", "lambda_geometry": 1.0}])
 def test_a_step_is_one_graph_for_the_compiler(monkeypatch, changes):
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, mode, dynamic: compile_(f, backend="eager", fullgraph=True, dynamic=dynamic))
+    monkeypatch.setattr(torch, "compile", lambda f, dynamic: compile_(f, backend="eager", fullgraph=True, dynamic=dynamic))
     eager, compiled = (trained(TrainingConfig(epochs=3, batch_size=64, compile=on), **changes).history_frame() for on in (False, True))
     assert compiled["train_loss"].tolist() == pytest.approx(eager["train_loss"].tolist(), rel=1e-6)
 
