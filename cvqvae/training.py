@@ -242,7 +242,7 @@ def _update(self: Trainer, batch: CellData, others: Sequence[CellData]) -> tuple
     self.optimizer.step()
     return {name: value.detach() for name, value in terms.items()}, self.output
 
-
+# %% ../nbs/04_training.ipynb #01d57bc2
 @patch
 def part_terms(self: Trainer, batch: CellData) -> dict[str, Tensor]:
     "Loss terms of a batch; with several processes, of this one's part, by its share."

@@ -52,7 +52,7 @@ def plain_epochs(model, cells, training, device, workers):
 
 
 def measured(way, config, training, cells, device, workers, short):
-    "A row of the table: seconds of all epochs as they ran, of the first (which records and compiles) and of the others, and losses."
+    "A row of the table: seconds of all epochs as they ran, of the first (which records and compiles) and of the others, and the loss after `short` and after all epochs."
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started, model = time.perf_counter(), CrossVQVAE(config)
@@ -63,7 +63,8 @@ def measured(way, config, training, cells, device, workers, short):
         seconds, losses = history["seconds"].tolist(), history["train_loss"].tolist()
     row = {"way": way, "epochs": training.epochs, "seconds": time.perf_counter() - started, "first epoch": seconds[0]}
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else float("nan")
-    return row | {"epoch": pd.Series(seconds[1:]).median(), f"loss at {short}": losses[min(short, len(losses)) - 1], "loss": losses[-1], "GPU GiB": peak}
+    early = min(short, len(losses))
+    return row | {"epoch": pd.Series(seconds[1:]).median(), "early epoch": early, "early loss": losses[early - 1], "loss": losses[-1], "GPU GiB": peak}
 
 
 def simulated(n_cells, n_components, n_batches, seed=0):
