@@ -115,28 +115,32 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         return len(batches_of(len(self.train_data), self.config.batch_size))
 
-    def fit(self) -> "Trainer":
-        "Run the remaining epochs; raises `DivergedError` when the loss stops being finite."
-        devices = [self.device] if self.device.type == "cuda" else []
-        torch.set_num_threads(chosen_threads())
-        with torch.random.fork_rng(devices=devices), products_in(self.config.precision), own_stream(self.device):
-            torch.manual_seed(self.config.seed)
-            self._call("before_fit")
-            self._take_over()
-            try:
-                while first_says(self.epoch < self.config.epochs):
-                    self.run_epoch()
-            except StopTraining:
-                first_says(False)
-            self._call("after_fit")
-            self._take_over()
-        self.model.eval()
-        return self
+# %% ../nbs/04_training.ipynb #2ffd370f
+@patch
+def fit(self: Trainer) -> Trainer:
+    "Run the remaining epochs; raises `DivergedError` when the loss stops being finite."
+    devices = [self.device] if self.device.type == "cuda" else []
+    torch.set_num_threads(chosen_threads())
+    with torch.random.fork_rng(devices=devices), products_in(self.config.precision), own_stream(self.device):
+        torch.manual_seed(self.config.seed)
+        self._call("before_fit")
+        self._take_over()
+        try:
+            while first_says(self.epoch < self.config.epochs):
+                self.run_epoch()
+        except StopTraining:
+            first_says(False)
+        self._call("after_fit")
+        self._take_over()
+    self.model.eval()
+    return self
 
-    def _call(self, moment: str) -> None:
-        for callback in self.callbacks:
-            if callback.everywhere or rank() == 0:
-                getattr(callback, moment)(self)
+
+@patch
+def _call(self: Trainer, moment: str) -> None:
+    for callback in self.callbacks:
+        if callback.everywhere or rank() == 0:
+            getattr(callback, moment)(self)
 
 # %% ../nbs/04_training.ipynb #e208022f
 def forward_terms(
