@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['gene_expression', 'marker_table', 'specific_genes', 'plot_genes', 'plot_markers', 'find_root', 'space_graph',
-           'pseudotime', 'growth_tree', 'plot_pseudotime', 'transfer_labels', 'reliability', 'plot_reliability']
+           'pseudotime', 'growth_tree', 'plot_pseudotime', 'vote_labels', 'reliability', 'plot_reliability']
 
 # %% ../nbs/08_biology.ipynb #36cc6df1
 import warnings
@@ -207,7 +207,7 @@ def plot_pseudotime(
     return figure
 
 # %% ../nbs/08_biology.ipynb #07e9852d
-def transfer_labels(
+def vote_labels(
     source: np.ndarray,  # embedding of labelled cells, float [n, d]
     labels: pd.Series,  # their labels, [n]
     target: np.ndarray,  # embedding of cells to be labelled, float [m, d]
@@ -220,7 +220,7 @@ def transfer_labels(
 
 
 def reliability(
-    transferred: pd.DataFrame,  # of `transfer_labels`
+    transferred: pd.DataFrame,  # of `vote_labels`
     truth: pd.Series,  # true labels, same order
     edges: tuple = (0, 0.5, 0.7, 0.9, 1),  # of the classes of confidence
 ) -> pd.DataFrame:  # index: class of confidence; cells, confidence, accuracy

@@ -16,7 +16,7 @@ import mudata
 import numpy as np
 import pandas as pd
 
-from .backed import is_stored, totals
+from .backed import axis_sums, is_stored
 from .checks import DataError, check_modalities, counts_of
 
 # %% ../nbs/00_cells.ipynb #282dcc82
@@ -140,7 +140,7 @@ def _detected(
     axis: int,  # 0 per feature, 1 per cell
 ) -> np.ndarray:  # bool, True where there is a count
     "Which rows (axis 1) or columns (axis 0) hold any count."
-    return totals(matrix, axis) > 0
+    return axis_sums(matrix, axis) > 0
 
 
 def _take(

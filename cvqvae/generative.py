@@ -14,7 +14,7 @@ import pandas as pd
 from mudata import MuData
 
 from .cells import modality_kind
-from .peers import Task, counts_table, need, quietly, variable_genes
+from .peers import Task, counts_table, need, quietly, variable_genes_of
 
 # %% ../nbs/08_generative.ipynb #ce8cd2ee
 def train_scvi(
@@ -42,7 +42,7 @@ def totalvi_model(
     rna, protein = task.name_of("rna"), task.name_of("protein")
     scvi = need("scvi")
     table = counts_table(task, rna)
-    table = table[:, variable_genes(table, n_top_genes)].copy()
+    table = table[:, variable_genes_of(table, n_top_genes)].copy()
     table.obsm["protein"] = pd.DataFrame(counts_table(task, protein).X.toarray(), index=table.obs_names, columns=task.mdata[protein].var_names.astype(str))
     scvi.model.TOTALVI.setup_anndata(table, batch_key="batch", protein_expression_obsm_key="protein")
     scvi.settings.seed = task.seed
@@ -101,7 +101,7 @@ def fit_clue(
     models = need("scglue").models
     tables = {}
     for name, components in task.components().items():
-        keep = variable_genes(counts_table(task, name)) if modality_kind(task.mdata[name], name) == "rna" else None
+        keep = variable_genes_of(counts_table(task, name)) if modality_kind(task.mdata[name], name) == "rna" else None
         tables[name] = counts_table(task, name, keep)
         tables[name].obsm["X"] = components
         models.configure_dataset(tables[name], "NB", use_highly_variable=False, use_rep="X", use_batch="batch", use_obs_names=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from mudata import MuData
 
-from .biology import transfer_labels
+from .biology import vote_labels
 from .cells import DataError
 from .mosaic import batch_labels
 from .ground_truth import Truth
@@ -65,7 +65,7 @@ def _crossed_labels(train: MuData, back: MuData, names: tuple[str, str], labels_
     known, rows = train.obs[labels_key].notna().to_numpy(), []
     for source, target in (names, names[::-1]):
         given, asked = train[source].obsm["X_cvqvae"][known], back[target].obsm["X_cvqvae"]
-        found = transfer_labels(given, train.obs[labels_key][known], asked)["label"]
+        found = vote_labels(given, train.obs[labels_key][known], asked)["label"]
         right = found.to_numpy() == back.obs[labels_key].astype(str).to_numpy()
         rows.append(("cvqvae", "stacked", f"{source}_to_{target}", "held-out", float(right.mean()), ""))
     return rows

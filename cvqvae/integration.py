@@ -33,7 +33,7 @@ from .presets import Preset, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors
 from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
 from .training import TrainingConfig
-from .translation import columns_of, predict_components, predict_features
+from .translation import feature_positions, predict_components, predict_features
 
 # %% ../nbs/05_integration.ipynb #a97ac24c
 class CVQVAE:
@@ -229,7 +229,7 @@ def translate(
     """
     source = source or self._modality_of(adata)
     transform = self._target(to)
-    columns = columns_of(transform.feature_names, features)
+    columns = feature_positions(transform.feature_names, features)
     ((_, cells),) = self.reader.groups(MuData({source: adata}))
     components = predict_components(self.module, cells, self.modalities.index(source), self.modalities.index(to))
     values = np.concatenate(list(predict_features(transform, components, columns)))

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from .backed import totals
+from .backed import axis_sums
 from .cells import DataError, counts_of, declare_kind, modality_kind
 from .checks import check_modality
 
@@ -63,7 +63,7 @@ def join_modalities(
 def _detected_part(adata: AnnData, name: str) -> AnnData:
     check_modality(adata, name)
     counts = counts_of(adata, name)
-    cells, features = (totals(counts, axis) > 0 for axis in (1, 0))
+    cells, features = (axis_sums(counts, axis) > 0 for axis in (1, 0))
     if not cells.any():
         raise DataError(f"{name!r} has no cell with a count")
     if cells.all() and features.all():

@@ -23,7 +23,7 @@ from .containers import one_hot
 from .model import CrossVQVAE
 from .mosaic import batch_labels, groups_of, presence
 from .preprocessing import COMPONENTS, components_of
-from .storage import check_transform, part_of
+from .storage import arrays_under, check_transform
 
 # %% ../nbs/05_reading.ipynb #e9bea711
 @dataclass
@@ -144,10 +144,10 @@ def from_state(
     kinds, widths, transforms = about["kinds"], tuple(about["n_inputs"]), {}
     for (name, kind), width in zip(kinds.items(), widths):
         if name in about["transforms"]:
-            own, known = part_of(arrays, f"transform.{name}."), about["transforms"][name]
+            own, known = arrays_under(arrays, f"transform.{name}."), about["transforms"][name]
             check_transform(name, own, len(known["feature_names"]), width)
             transforms[name] = COMPONENTS[kind].from_state(own, known)
-    anchors = part_of(arrays, "anchors.")
+    anchors = arrays_under(arrays, "anchors.")
     if any(anchors[name].shape[1:] != (width,) for name, width in zip(kinds, widths) if name in anchors):
         raise DataError("the anchors do not fit the model's components")
     return cls(kinds, widths, transforms, about["batch_key"], about["batches"], anchors, about.get("scales", {}))

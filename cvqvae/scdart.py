@@ -23,7 +23,7 @@ from .batches import batches_of, choose_device
 from .cells import DataError, counts_of
 from .gene_activity import peak_gene_links
 from .normalisation import log_normalised
-from .peers import Task, counts_table, variable_genes
+from .peers import Task, counts_table, variable_genes_of
 from .scjoint import Clock, dense_rows, encoded, need_annotation, placed_embeddings, run_epochs
 
 # %% ../nbs/08_scdart.ipynb #97d17482
@@ -122,7 +122,7 @@ def linked_counts(
         said = f"the RNA says {names[0]!r}, the annotation {genes[0]!r}"
         raise DataError(f"RNA and annotation have no gene in common: {said}. One may hold ids, the other names.")
     table, known = counts_table(task, rna), np.flatnonzero(names.isin(genes))
-    keep = known[variable_genes(table[:, known].copy(), n_genes)]
+    keep = known[variable_genes_of(table[:, known].copy(), n_genes)]
     links = links[:, genes.get_indexer(names[keep])]
     touched = np.asarray(links.sum(1)).ravel() > 0
     counts = sp.csr_matrix(counts_of(task.mdata[atac], atac))[:, touched]

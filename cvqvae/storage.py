@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'save_folder', 'readable', 'load_folder', 'check_facts', 'check_configuration', 'check_transform',
-           'load_weights', 'part_of']
+           'load_weights', 'arrays_under']
 
 # %% ../nbs/05_storage.ipynb #51f80410
 import json
@@ -209,7 +209,7 @@ def load_weights(
         raise DataError(f"the weights do not fit the saved configuration: {error}") from error
 
 
-def part_of(
+def arrays_under(
     arrays: Mapping[str, Tensor],
     prefix: str,
 ) -> dict[str, np.ndarray]:

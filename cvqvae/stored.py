@@ -14,7 +14,7 @@ from anndata import AnnData
 from anndata.io import read_elem
 from mudata import MuData
 
-from .backed import open_group, open_modalities, totals, write_stored
+from .backed import axis_sums, open_group, open_modalities, write_stored
 from .cells import DataError, counts_of, declare_kind, modality_kind, pair_modalities, shared_cells
 from .files import check_file
 
@@ -69,7 +69,7 @@ def write_paired(
     declared = {name: declare_kind(a, kinds[name] if kinds else modality_kind(a, name), name) for name, a in opened.items()}
     shared = shared_cells(declared)
     rows = {name: part.obs_names.get_indexer(shared) for name, part in declared.items()}
-    filled = {name: totals(counts_of(part, name), 1)[rows[name]] > 0 for name, part in declared.items()}
+    filled = {name: axis_sums(counts_of(part, name), 1)[rows[name]] > 0 for name, part in declared.items()}
     keep = np.all(list(filled.values()), axis=0)
     if not keep.any():
         raise DataError("No cell has a count in every modality.")

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvqvae import CVQVAE
-from cvqvae.backed import is_stored, open_modalities, row_blocks, totals, write_stored
+from cvqvae.backed import axis_sums, is_stored, open_modalities, row_blocks, write_stored
 from cvqvae.cells import DataError, counts_of, pair_modalities
 from cvqvae.command import command_line
 from cvqvae.components import RNAComponents
@@ -78,7 +78,7 @@ def test_blocks_are_the_matrix(cells, tmp_path, form):
     stored = open_modalities(path)["X"]
     blocks = sp.vstack([sp.csr_matrix(part) for _, part in row_blocks(stored.X, rows=130)])
     assert is_stored(stored.X) and abs(blocks - counts).max() == 0
-    assert np.allclose(totals(stored.X, 0), counts.sum(0).A1)
+    assert np.allclose(axis_sums(stored.X, 0), counts.sum(0).A1)
     found, expected = (RNAComponents(10).fit_transform(part) for part in (stored, cells["rna"]))
     assert cosines(found, expected).min() > 0.999
 

@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 
 from cvqvae.biology import (
-    find_root, gene_expression, growth_tree, marker_table, plot_genes, pseudotime, reliability, space_graph, specific_genes, transfer_labels,
+    find_root, gene_expression, growth_tree, marker_table, plot_genes, pseudotime, reliability, space_graph, specific_genes, vote_labels,
 )  # fmt: skip
 from cvqvae.cells import DataError
 from cvqvae.simulation import simulate
@@ -91,7 +91,7 @@ def test_confident_labels_are_right_more_often():
     rng = np.random.default_rng(0)
     labels = pd.Series(rng.choice(["a", "b"], 2000))
     z = labels.map({"a": 0.0, "b": 1.5}).to_numpy()[:, None] + rng.normal(size=(2000, 1))
-    found = transfer_labels(z[:1000], labels[:1000], z[1000:])
+    found = vote_labels(z[:1000], labels[:1000], z[1000:])
     table = reliability(found, labels[1000:])
     assert table["cells"].sum() == 1000 and list(table.index) == ["0.0 to 0.5", "0.5 to 0.7", "0.7 to 0.9", "0.9 to 1.0"]
     assert table["accuracy"].dropna().is_monotonic_increasing
