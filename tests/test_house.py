@@ -86,6 +86,28 @@ def test_notebooks_keep_their_size(path):
     assert outputs <= (150_000 if path.parent.name == "nbs" else 1_000_000)
 
 
+def shown_text(cell):
+    "Everything in a cell's outputs that can be read, pictures left out."
+    for output in cell.get("outputs", []):
+        shown = {kind: value for kind, value in output.get("data", {}).items() if not kind.startswith("image/")}
+        yield from ("".join(part) for part in (output.get("text", []), output.get("traceback", []), *map(str, shown.values())))
+
+
+PLACES = r"/(?:tmp|var/tmp|var/folders|home|Users|root)/|[A-Za-z]:\\+Users\\|\b(?:site|dist)-packages\b"
+
+
+@pytest.mark.parametrize("text", ["/tmp/tmpab12cd_3/x.h5ad", "'/home/ada/cells'", r"C:\Users\ada", "/usr/lib/python3/dist-packages/x.py:5: UserWarning"])
+def test_a_place_on_a_machine_is_seen(text):
+    assert re.search(PLACES, text)
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem != "results_paper"], ids=lambda p: p.stem)
+def test_outputs_name_no_place_on_the_machine_that_made_them(path):
+    places = re.compile(f"{PLACES}|{re.escape(str(ROOT))}")
+    found = [line for cell in cells_of(path) for text in shown_text(cell) for line in text.splitlines() if places.search(line)]
+    assert not found, f"print a relative path, or replace the folder: {found[:3]}"
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebooks_begin_with_title_and_subtitle(path):
     first = "".join(cells_of(path)[0]["source"])
