@@ -173,7 +173,7 @@ def best_features(
         room -= len(found[name])
     return {name: found[name] for name in lists}
 
-# %% ../nbs/08_explorer_data.ipynb #3368c9f1
+# %% ../nbs/08_explorer_data.ipynb #6b11867e
 UNITS = {"rna": "log1p of counts per {:,.0f}", "atac": "TF-IDF, log1p", "protein": "centred log-ratio"}
 "What values of a kind are; RNA is per target sum."
 
@@ -186,7 +186,7 @@ def target_sum_of(
     transform = model.transforms.get(name) if model is not None else None
     return getattr(transform, "target_sum", None) or 1e4
 
-
+# %% ../nbs/08_explorer_data.ipynb #3368c9f1
 class FeatureReader:
     "Normalised values of a modality's features; what they have in common is computed once."
 
@@ -229,6 +229,10 @@ def _column(matrix: sp.csr_matrix, column: int) -> np.ndarray:  # [n, 1]
     return values
 
 
+def _first(names: pd.Index, name: str) -> int:
+    return int(np.argmax(names == name)) if name in names else -1
+
+# %% ../nbs/08_explorer_data.ipynb #51fcf1a3
 def feature_values(
     adata: AnnData,  # one modality with raw counts
     features: list[str],  # names
@@ -237,10 +241,6 @@ def feature_values(
 ) -> np.ndarray:  # float32 [n, features]
     "Normalised values of some features; raises `DataError` for one that is not there."
     return FeatureReader(adata, name, target_sum)(features)
-
-
-def _first(names: pd.Index, name: str) -> int:
-    return int(np.argmax(names == name)) if name in names else -1
 
 # %% ../nbs/08_explorer_data.ipynb #f260df65
 def near_codes(
