@@ -8,9 +8,11 @@ __all__ = ['embedded', 'to_anndata', 'to_open_problems']
 # %% ../nbs/07_exchange.ipynb #60fd0db4
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from .backed import row_blocks
 from .cells import DataError, counts_of, modality_kind
 from .figures import umap_coordinates
 from .normalisation import log_normalised
@@ -30,25 +32,38 @@ def to_anndata(
     modality: str | None = None,  # whose features become the matrix; None: the RNA, else the first
     umap: bool = True,  # add `obsm["X_umap"]`
     seed: int = 0,  # of the UMAP
-) -> AnnData:  # X: log1p of counts per 10,000, CSR; the counts in `layers["counts"]`; a new object
-    "One modality with the whole embedding: `obsm` X_cvqvae, X_cvqvae_MODALITY, X_umap; `obs` of the cells and cvqvae_code_MODALITY."
+) -> AnnData:  # X: log1p of counts per 10,000, CSC; the counts in `layers["counts"]`, CSR; a new object
+    "One modality with the whole embedding: `obsm` X_cvqvae, X_cvqvae_MODALITY, X_umap, protein_expression; `obs` of the cells and cvqvae_code_MODALITY."
     z = embedded(mdata)
     name = modality or next((n for n, a in mdata.mod.items() if modality_kind(a, n) == "rna"), next(iter(mdata.mod)))
     if name not in mdata.mod or not mdata[name].obs_names.equals(mdata.obs_names):
         raise DataError(f"modality {name!r} must hold every cell; the modalities are {', '.join(mdata.mod)}")
-    counts = counts_of(mdata[name], name)
+    counts = _counts(mdata[name], name)
     obs = mdata.obs.drop(columns=[c for c in mdata.obs if ":" in c])
-    result = AnnData(log_normalised(counts), obs=obs.copy(), var=mdata[name].var.copy(), layers={"counts": counts.copy()})
-    result.obsm["X_cvqvae"] = z
+    result = AnnData(log_normalised(counts).tocsc(), obs=obs.copy(), var=mdata[name].var.copy(), layers={"counts": counts})
+    result.obsm["X_cvqvae"], result.uns["title"] = z, "cvqvae"
     for other, adata in mdata.mod.items():
-        if adata.obs_names.equals(mdata.obs_names) and "X_cvqvae" in adata.obsm:
-            result.obsm[f"X_cvqvae_{other}"] = np.asarray(adata.obsm["X_cvqvae"], np.float32)
-            if "cvqvae_code" in adata.obs:
-                result.obs[f"cvqvae_code_{other}"] = adata.obs["cvqvae_code"].astype("category")
+        if adata.obs_names.equals(mdata.obs_names):
+            _add_modality(result, adata, other, own=other == name)
     if umap:
         result.obsm["X_umap"] = umap_coordinates(z, seed=seed).astype(np.float32)
-    result.uns["title"] = "cvqvae"
     return result
+
+
+def _counts(adata: AnnData, name: str) -> sp.csr_matrix:
+    "A copy in memory, however they are kept."
+    return sp.vstack([sp.csr_matrix(block) for _, block in row_blocks(counts_of(adata, name))], format="csr")
+
+
+def _add_modality(result: AnnData, adata: AnnData, name: str, own: bool) -> None:
+    "Embedding and codes of one modality, and the counts of proteins beside another matrix."
+    if "X_cvqvae" in adata.obsm:
+        result.obsm[f"X_cvqvae_{name}"] = np.asarray(adata.obsm["X_cvqvae"], np.float32)
+        if "cvqvae_code" in adata.obs:
+            result.obs[f"cvqvae_code_{name}"] = adata.obs["cvqvae_code"].astype("category")
+    if modality_kind(adata, name) == "protein" and not own:
+        result.obsm["protein_expression"] = _counts(adata, name).toarray()
+        result.uns["protein_names"] = adata.var_names.to_numpy(str)
 
 # %% ../nbs/07_exchange.ipynb #9b2a4a51
 def to_open_problems(

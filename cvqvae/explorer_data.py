@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_GROUPS', 'UNITS', 'Explored', 'explored', 'packed', 'quantised', 'group_column', 'number_column', 'obs_columns',
-           'placed', 'group_markers', 'best_features', 'target_sum_of', 'feature_values', 'near_codes']
+           'placed', 'group_markers', 'best_features', 'target_sum_of', 'FeatureReader', 'feature_values', 'near_codes']
 
 # %% ../nbs/08_explorer_data.ipynb #040b320c
 import base64
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 from sklearn.neighbors import NearestNeighbors
@@ -22,7 +23,7 @@ from .code_names import specific_features
 from .exchange import embedded
 from .figures import group_colours
 from .mosaic import merged_obs
-from .normalisation import centred_log_ratio, inverse_frequency, log_normalised, tf_idf
+from .normalisation import centred_log_ratio, inverse_frequency
 
 # %% ../nbs/08_explorer_data.ipynb #df4e4edb
 class Explored(NamedTuple):
@@ -172,7 +173,7 @@ def best_features(
         room -= len(found[name])
     return {name: found[name] for name in lists}
 
-# %% ../nbs/08_explorer_data.ipynb #3368c9f1
+# %% ../nbs/08_explorer_data.ipynb #6b11867e
 UNITS = {"rna": "log1p of counts per {:,.0f}", "atac": "TF-IDF, log1p", "protein": "centred log-ratio"}
 "What values of a kind are; RNA is per target sum."
 
@@ -185,7 +186,53 @@ def target_sum_of(
     transform = model.transforms.get(name) if model is not None else None
     return getattr(transform, "target_sum", None) or 1e4
 
+# %% ../nbs/08_explorer_data.ipynb #3368c9f1
+class FeatureReader:
+    "Normalised values of a modality's features; what they have in common is computed once."
 
+    def __init__(
+        self,
+        adata: AnnData,  # one modality with raw counts
+        name: str = "modality",  # how errors call it
+        target_sum: float = 1e4,  # counts that the RNA of a cell is scaled to
+    ):
+        self.names, self.name, self.kind = adata.var_names, name, modality_kind(adata, name)
+        counts = counts_of(adata, name)
+        if self.kind == "protein":
+            self.ready = centred_log_ratio(counts)
+            return
+        self.counts = sp.csr_matrix(counts)
+        self.weights = np.ones(adata.n_vars, np.float32) if self.kind == "rna" else inverse_frequency(counts)
+        totals = self.counts @ self.weights.astype(np.float64)
+        target = target_sum if self.kind == "rna" else 1e4
+        self.scale = np.divide(target, totals, out=np.zeros(len(totals)), where=totals > 0).astype(np.float32)
+
+    def __call__(
+        self,
+        features: list[str],  # names
+    ) -> np.ndarray:  # float32 [n, features]
+        "Their values; raises `DataError` for one that is not there."
+        columns = self.names.get_indexer(features) if self.names.is_unique else np.array([_first(self.names, f) for f in features], int)
+        if (columns < 0).any():
+            raise DataError(f"{self.name} has no feature {features[int(np.argmin(columns))]!r}: it has {len(self.names):,}, such as {self.names[0]!r}")
+        if self.kind == "protein":
+            return self.ready[:, columns]
+        counts = (_column(self.counts, columns[0]) if len(columns) == 1 else self.counts[:, columns].toarray()).astype(np.float32)
+        return np.log1p(counts * self.weights[columns] * self.scale[:, None])
+
+
+def _column(matrix: sp.csr_matrix, column: int) -> np.ndarray:  # [n, 1]
+    "One column, found by looking through the indices: four times as fast as slicing."
+    at = np.flatnonzero(matrix.indices == column)
+    values = np.zeros((matrix.shape[0], 1), matrix.dtype)
+    np.add.at(values[:, 0], np.searchsorted(matrix.indptr, at, side="right") - 1, matrix.data[at])
+    return values
+
+
+def _first(names: pd.Index, name: str) -> int:
+    return int(np.argmax(names == name)) if name in names else -1
+
+# %% ../nbs/08_explorer_data.ipynb #51fcf1a3
 def feature_values(
     adata: AnnData,  # one modality with raw counts
     features: list[str],  # names
@@ -193,18 +240,7 @@ def feature_values(
     target_sum: float = 1e4,  # counts that the RNA of a cell is scaled to
 ) -> np.ndarray:  # float32 [n, features]
     "Normalised values of some features; raises `DataError` for one that is not there."
-    columns = adata.var_names.get_indexer(features) if adata.var_names.is_unique else np.array([_first(adata.var_names, f) for f in features], int)
-    if (columns < 0).any():
-        raise DataError(f"{name} has no feature {features[int(np.argmin(columns))]!r}: it has {adata.n_vars:,}, such as {adata.var_names[0]!r}")
-    counts, kind = counts_of(adata, name), modality_kind(adata, name)
-    if kind == "protein":
-        return centred_log_ratio(counts)[:, columns]
-    values = log_normalised(counts, columns, target_sum) if kind == "rna" else tf_idf(counts, inverse_frequency(counts))[:, columns]
-    return values.toarray()
-
-
-def _first(names: pd.Index, name: str) -> int:
-    return int(np.argmax(names == name)) if name in names else -1
+    return FeatureReader(adata, name, target_sum)(features)
 
 # %% ../nbs/08_explorer_data.ipynb #f260df65
 def near_codes(

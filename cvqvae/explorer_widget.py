@@ -19,7 +19,7 @@ from mudata import MuData
 from .cells import DataError
 from .code_names import feature_names
 from .explorer import code_modality, explorer_content, explorer_page
-from .explorer_data import explored, feature_values, group_markers, near_codes, target_sum_of
+from .explorer_data import FeatureReader, explored, group_markers, near_codes, target_sum_of
 from .explorer_picture import Colouring, MapFrame, map_picture
 from .figures import umap_coordinates
 from .integration import CVQVAE
@@ -44,7 +44,7 @@ class Explorer:
             raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, self.cells.obs.columns))})")
         self.groupings = {key: self.cells.obs[key] for key in (labels_key, batch_key) if key}
         self.groupings |= {f"code ({name})": values for name, values in self.cells.codes.items()}
-        self.frame, self._markers, self._colourings = MapFrame(self.coordinates), {}, {}
+        self.frame, self._markers, self._colourings, self._readers = MapFrame(self.coordinates), {}, {}, {}
 
     def markers(
         self,
@@ -55,6 +55,15 @@ class Explorer:
             values = self.groupings[grouping]
             self._markers[grouping] = group_markers(self.cells.modalities, values.astype(object).where(values.notna()))
         return self._markers[grouping]
+
+    def reader(
+        self,
+        modality: str,  # its name
+    ) -> FeatureReader:
+        "Values of a modality's features, made once."
+        if modality not in self._readers:
+            self._readers[modality] = FeatureReader(self.cells.modalities[modality], modality, target_sum_of(self.model, modality))
+        return self._readers[modality]
 
     def chosen(
         self,
@@ -82,7 +91,7 @@ def values(
     names = {name: feature if name == modality else colour for name in self.cells.modalities}
     for name, adata in self.cells.modalities.items():
         if names[name] in adata.var_names:
-            found = pd.Series(feature_values(adata, [names[name]], name, target_sum_of(self.model, name))[:, 0], adata.obs_names, name=f"{name}:{names[name]}")
+            found = pd.Series(self.reader(name)([names[name]])[:, 0], adata.obs_names, name=f"{name}:{names[name]}")
             return found.reindex(self.cells.obs.index)
     raise DataError(f"{colour!r} is no column of obs and no feature; groupings: {', '.join(self.groupings)}")
 
@@ -148,7 +157,7 @@ def _across(self: Explorer, inside: np.ndarray, markers: pd.DataFrame, most: int
         known = set(self.model.transforms[name].feature_names) if name in self.model.transforms else set()
         if features := [f for f in part["feature"] if f in known][:most]:
             adata = self.cells.modalities[name]
-            measured = feature_values(adata, features, name, target_sum_of(self.model, name))[adata.obs_names.isin(here.obs_names)].mean(0)
+            measured = self.reader(name)(features)[adata.obs_names.isin(here.obs_names)].mean(0)
             predicted = self.model.translate(here, name, self.source, features).X.mean(0)
             tables[f"{name} from {self.source}"] = pd.DataFrame({"measured": measured, "predicted": predicted}, index=features)
     return tables

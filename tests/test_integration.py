@@ -1,6 +1,7 @@
 """The user's class: slots, saving, bad input, and real cells."""
 
 import json
+import re
 import warnings
 
 import anndata as ad
@@ -151,3 +152,48 @@ def test_real_cells_in_another_order_pair_by_name():
     mdata = read_pair(rna, adt, kinds=("rna", "protein"))
     assert all(a.obs_names.equals(mdata.obs_names) for a in mdata.mod.values())
     assert list(mdata.obs_names) == list(rna.obs_names)
+
+
+# codes that are not used -------------------------------------------------------------------------------------------------------------
+
+IDLE = dict(preset="paper", hidden=(64, 32), n_components=10, n_codes=512, epochs=20, batch_size=16, device="cpu")  # 500 steps
+
+
+def warned(**changes):
+    "Codes alive in the worse of the two codebooks, and the warning about them ('' for none)."
+    mdata = simulate(n_cells=400, n_genes=200, n_peaks=300, seed=0)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        history = CVQVAE(mdata, **(IDLE | changes)).fit(progress=False).history
+    messages = [str(w.message) for w in found if "codes are alive" in str(w.message)]
+    return history[["perplexity_1", "perplexity_2"]].iloc[-1].min(), "".join(messages)
+
+
+@pytest.fixture(scope="module")
+def idle():
+    return warned()
+
+
+def test_a_codebook_that_is_hardly_used_is_a_warning(idle):
+    alive, message = idle
+    assert alive < 20 and message.startswith(f"Only about {alive:.0f} of 400 possible codes are alive")
+    assert all(advice in message for advice in ("kmeans_codes=True", "revive_below=", "more epochs", "a smaller n_codes than 512"))
+
+
+@pytest.mark.parametrize("setting", ["kmeans_codes", "revive_below", "epochs"])
+def test_each_advice_alone_wakes_codes_and_ends_the_warning(idle, setting):
+    values = {"kmeans_codes": True, "revive_below": float(re.search(r"revive_below=(\d*\.\d+)", idle[1])[1]), "epochs": 100}
+    alive, message = warned(**{setting: values[setting]})
+    assert message == "" and alive > 5 * idle[0]
+
+
+def test_fewer_codes_end_the_warning_too(idle):
+    alive, message = warned(n_codes=32)
+    assert message == "" and alive > 0.05 * 32
+
+
+def test_the_default_preset_has_nothing_to_warn_of():
+    mdata = simulate(n_cells=400, n_genes=200, n_peaks=300, seed=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Only about")
+        CVQVAE(mdata, epochs=20, device="cpu").fit(progress=False)

@@ -1,11 +1,19 @@
 """Invariants of the cross-trained model: where gradients go, what the loss adds up to, what the variants share."""
 
+from copy import deepcopy
+
 import pytest
 import torch
+import torch.nn.functional as F
 
+from cvqvae.batches import CellData
+from cvqvae.callbacks import PrepareModel
 from cvqvae.configuration import VARIANTS, ModelConfig
 from cvqvae.losses import loss_terms, set_target_variance
 from cvqvae.model import JOINT, CrossVQVAE, routes_of
+from cvqvae.presets import PRESETS
+from cvqvae.quantizer import VectorQuantizer
+from cvqvae.training import Trainer, TrainingConfig
 
 SMALL = dict(hidden=(16, 12, 8), n_latent=4, n_codes=16)
 
@@ -114,3 +122,144 @@ def test_the_consensus_is_the_weighted_mean_of_all_latents(variant):
     expected = 0.5 * plain["joint"].z + 0.5 * (1.5 * plain[0].z + 0.5 * plain[1].z) / 2
     assert torch.allclose(found["joint"].z, expected, atol=1e-6)
     assert torch.equal(found[0].z, plain[0].z) and (found["joint"].codes is None) == (config.bottleneck == "gaussian")
+
+
+# two modalities, written out ---------------------------------------------------------------------------------------------------------
+
+
+def codebook(of, config):
+    "A plain quantizer with the codes of another one."
+    quantizer = VectorQuantizer(config.n_codes, config.n_latent, config.decay, config.commitment_weight, revive_below=config.revive_below)
+    quantizer.load_state_dict(of.state_dict())
+    return quantizer
+
+
+class PlainPaper(torch.nn.Module):
+    "Figure 3 and equation 2 for two modalities: E1 -> Q1 -> D2 and E2 -> Q2 -> D1, the batch B in every network."
+
+    def __init__(self, model):
+        super().__init__()
+        self.e1, self.e2, self.d1, self.d2 = map(deepcopy, (*model.encoders[:2], *model.decoders[:2]))
+        self.q1, self.q2 = (codebook(model.bottlenecks[source], model.config) for source in "01")
+
+    def loss(self, x1, x2, b):
+        z1, z2 = self.e1(torch.cat([x1, b], 1)), self.e2(torch.cat([x2, b], 1))
+        e1, _, commitment1 = self.q1(z1)
+        e2, _, commitment2 = self.q2(z2)
+        x2_from_1, x1_from_2 = self.d2(torch.cat([e1, b], 1)), self.d1(torch.cat([e2, b], 1))
+        l1 = F.mse_loss(x2_from_1, x2) / x2.var(0, correction=0).mean() + commitment1
+        l2 = F.mse_loss(x1_from_2, x1) / x1.var(0, correction=0).mean() + commitment2
+        return 1 * l1 + 1 * l2 + 10 * F.mse_loss(z1, z2)
+
+    def like(self, model):
+        "What of a general model each part must equal."
+        pairs = zip((self.e1, self.e2, self.d1, self.d2), (*model.encoders[:2], *model.decoders[:2]))
+        return [*pairs, (self.q1, model.bottlenecks["0"]), (self.q2, model.bottlenecks["1"])]
+
+
+class PlainDefault(torch.nn.Module):
+    "The preset `default` for two modalities: three encoders, one codebook, two decoders, six routes."
+
+    def __init__(self, model):
+        super().__init__()
+        self.e1, self.e2, self.e12, self.d1, self.d2 = map(deepcopy, (*model.encoders, model.fusion, *model.decoders))
+        self.q = codebook(model.bottlenecks["0"], model.config)
+        self.o1, self.o2 = model.batch_offset_0.clone(), model.batch_offset_1.clone()
+        self.w1, self.w2 = model.modality_weight_0.clone(), model.modality_weight_1.clone()
+
+    def encoded(self, encoder, x):
+        h = encoder(x)
+        z = h / h.norm(dim=1, keepdim=True).clamp(min=1e-3) ** 0.5
+        e, _, commitment = self.q(z)
+        return z, torch.where(torch.rand(len(z), 1) < 0.25, e, z), commitment
+
+    @staticmethod
+    def cosines(rows):
+        unit = F.normalize(rows - rows.mean(0), dim=1)
+        return unit @ unit.T
+
+    def loss(self, x1, x2, b):
+        v1, v2 = x1.var(0, correction=0).mean(), x2.var(0, correction=0).mean()
+        x1_in, x2_in = (x1 - b @ self.o1) * v1**-0.5, (x2 - b @ self.o2) * v2**-0.5
+        z1, e1, commitment1 = self.encoded(self.e1, x1_in)
+        z2, e2, commitment2 = self.encoded(self.e2, x2_in)
+        z12, e12, commitment12 = self.encoded(self.e12, torch.cat([x1_in, x2_in], 1))
+        x2_from_1, x1_from_2 = self.d2(torch.cat([e1, b], 1)), self.d1(torch.cat([e2, b], 1))
+        x1_from_1, x2_from_2 = self.d1(torch.cat([e1, b], 1)), self.d2(torch.cat([e2, b], 1))
+        x1_from_12, x2_from_12 = self.d1(torch.cat([e12, b], 1)), self.d2(torch.cat([e12, b], 1))
+
+        def error1(x):
+            return self.w1 * (F.mse_loss(x * v1**0.5, x1) / v1)
+
+        def error2(x):
+            return self.w2 * (F.mse_loss(x * v2**0.5, x2) / v2)
+
+        l1 = (error2(x2_from_1) + error1(x1_from_1)) / 2 + commitment1
+        l2 = (error1(x1_from_2) + error2(x2_from_2)) / 2 + commitment2
+        l12 = (error1(x1_from_12) + error2(x2_from_12)) / 2 + commitment12
+        spread = (z1.detach().var(0, correction=0).mean() + z2.detach().var(0, correction=0).mean()) / 2
+        teacher = z12.detach()
+        taught = (F.mse_loss(z1, teacher) + F.mse_loss(z2, teacher)) / 2 / teacher.var(0, correction=0).mean()
+        rows = [self.w1 * (x1 - b @ self.o1) / (v1 * x1.shape[1]).sqrt(), self.w2 * (x2 - b @ self.o2) / (v2 * x2.shape[1]).sqrt()]
+        shape = F.mse_loss(self.cosines(z12), self.cosines(torch.cat(rows, 1)))
+        return l1 + l2 + 2 * l12 + 1 * F.mse_loss(z1, z2) / spread + 10 * taught + 20 * shape
+
+    def like(self, model):
+        pairs = zip((self.e1, self.e2, self.e12, self.d1, self.d2), (*model.encoders, model.fusion, *model.decoders))
+        return [*pairs, (self.q, model.bottlenecks["0"])]
+
+
+def same(a, b):
+    return (a is None) == (b is None) and (a is None or torch.equal(a, b))
+
+
+def assert_same_parts(plain, model):
+    for own, general in plain.like(model):
+        assert own.state_dict().keys() == general.state_dict().keys()
+        assert all(torch.equal(value, general.state_dict()[name]) for name, value in own.state_dict().items())
+        others = dict(general.named_parameters())
+        assert all(same(parameter.grad, others[name].grad) for name, parameter in own.named_parameters())
+
+
+def trainer_of(preset, widths=(6, 5), n=48):
+    model, inputs, batch = example(n, widths, **(PRESETS[preset].model | SMALL))
+    inputs[1][:, :2] += 3 * inputs[0][:, :2]  # each says something of the other, and not equally much
+    trainer = Trainer(model, CellData(inputs, batch), TrainingConfig(**PRESETS[preset].training), device="cpu")
+    PrepareModel().before_fit(trainer)
+    return trainer
+
+
+@pytest.mark.parametrize("preset, plainly", [("paper", PlainPaper), ("default", PlainDefault)])
+def test_two_modalities_are_the_two_modality_model_to_the_bit(preset, plainly):
+    trainer = trainer_of(preset)
+    plain, (x1, x2), b = plainly(trainer.model), trainer.train_data.inputs, trainer.train_data.batch
+    optimizer = torch.optim.AdamW(plain.parameters(), weight_decay=trainer.config.weight_decay, fused=True)
+    assert_same_parts(plain, trainer.model)
+    assert (trainer.model.modality_weight_0 != 1) == (preset == "default")
+    trainer.model.train()
+    for step in range(3):
+        torch.manual_seed(step)
+        terms = trainer.train_step(trainer.train_data)
+        torch.manual_seed(step)
+        loss = plain.loss(x1, x2, b)
+        assert torch.equal(terms["loss"], loss)
+        optimizer.param_groups[0]["lr"] = trainer.optimizer.param_groups[0]["lr"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert_same_parts(plain, trainer.model)
+
+
+def test_three_modalities_train_six_routes_and_without_the_third_they_are_two_to_the_bit():
+    trainer = trainer_of("paper", widths=(6, 5, 4))
+    model, ((x1, x2, x3), b) = trainer.model.train(), (trainer.train_data.inputs, trainer.train_data.batch)
+    plain, other = PlainPaper(model).train(), deepcopy(model)
+    assert set(other([x1, x2, x3], b).reconstructions) == {(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)}
+    output = model([x1, x2, None], b)
+    assert set(output.reconstructions) == {(0, 1), (1, 0)} and set(output.latents) == {0, 1}
+    terms, loss = loss_terms(model, output, [x1, x2, None], b), plain.loss(x1, x2, b)
+    assert torch.equal(terms["loss"], loss)
+    terms["loss"].backward()
+    loss.backward()
+    assert_same_parts(plain, model)
+    assert all(p.grad is None for part in (model.encoders[2], model.decoders[2]) for p in part.parameters())

@@ -2,12 +2,14 @@
 
 import warnings
 
+import matplotlib.pyplot as plt
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import torch
-from anndata import AnnData, read_h5ad
+from anndata import AnnData, read_h5ad, read_zarr
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -292,3 +294,48 @@ def test_files_for_other_tools(fitted, cells, tmp_path):
     task = to_open_problems(embedded, "demo")
     assert task.uns == {"dataset_id": "demo", "method_id": "cvqvae"} and list(task.obs_names) == list(embedded.obs_names)
     np.testing.assert_array_equal(task.X, embedded.obsm["X_cvqvae"])
+
+
+def test_scanpy_and_mudata_read_what_is_handed_on(tmp_path):
+    mdata = simulate(n_cells=200, kind="protein", n_genes=300, n_proteins=15)
+    CVQVAE(mdata, batch_key="batch", n_components=10, epochs=3, device="cpu").fit(progress=False).embed(mdata)
+    mdata.write(tmp_path / "cells.h5mu")
+    shown = to_anndata(mdata, umap=False)
+    shown.obsm["X_umap"] = shown.obsm["X_cvqvae"][:, :2]  # a picture is enough here
+    shown.write_h5ad(tmp_path / "cells.h5ad")
+    shown.write_zarr(tmp_path / "cells.zarr")
+    for cells in (sc.read_h5ad(tmp_path / "cells.h5ad"), read_zarr(tmp_path / "cells.zarr")):
+        assert cells.X.format == "csc" and cells.layers["counts"].format == "csr"  # genes for browsers, cells for models
+        np.testing.assert_array_equal(cells.obsm["protein_expression"], mdata["protein"].layers["counts"].toarray())
+        assert list(cells.uns["protein_names"]) == list(mdata["protein"].var_names)
+        axes = sc.pl.embedding(cells, "X_umap", color=["cell_type", "cvqvae_code_rna", cells.var_names[3]], show=False)
+        np.testing.assert_allclose(axes[0].collections[0].get_offsets(), cells.obsm["X_umap"], rtol=1e-5)
+        sc.tl.rank_genes_groups(cells, "cell_type", method="wilcoxon")
+        assert set(cells.uns["rank_genes_groups"]["names"].dtype.names) == set(mdata.obs["cell_type"].unique())
+    plt.close("all")
+    read = mudata.read(tmp_path / "cells.h5mu")
+    np.testing.assert_array_equal(read.obsm["X_cvqvae"], mdata.obsm["X_cvqvae"])
+    for name, adata in read.mod.items():
+        assert adata.obs["cvqvae_code"].equals(mdata[name].obs["cvqvae_code"]) and (adata.layers["counts"] != mdata[name].layers["counts"]).nnz == 0
+
+
+def test_protein_names_may_hold_anything(tmp_path):
+    mdata = simulate(n_cells=120, kind="protein", n_genes=200, n_proteins=6)
+    mdata["protein"].var_names = ["HLA-A/B/C", "CD4 ", "γδ", "CD8", "CD8a", "."]
+    CVQVAE(mdata, n_components=5, epochs=1, device="cpu").fit(progress=False).embed(mdata)
+    to_anndata(mdata, umap=False).write_h5ad(tmp_path / "cells.h5ad")
+    assert list(read_h5ad(tmp_path / "cells.h5ad").uns["protein_names"]) == list(mdata["protein"].var_names)
+    own = to_anndata(mdata, "protein", umap=False)
+    assert "protein_expression" not in own.obsm and own.shape == (120, 6)
+
+
+def test_counts_are_handed_on_however_they_are_kept():
+    mdata = simulate(n_cells=120, kind="protein", n_genes=200, n_proteins=6)
+    CVQVAE(mdata, n_components=5, epochs=1, device="cpu").fit(progress=False).embed(mdata)
+    counts, first = {name: adata.layers["counts"] for name, adata in mdata.mod.items()}, to_anndata(mdata, umap=False)
+    for keep in (lambda x: x.toarray(), lambda x: x.tocsc(), lambda x: x.astype(int)):
+        for name, adata in mdata.mod.items():
+            adata.layers["counts"] = keep(counts[name])
+        again = to_anndata(mdata, umap=False)
+        assert (again.X != first.X).nnz == 0 and again.layers["counts"].format == "csr"
+        np.testing.assert_array_equal(again.obsm["protein_expression"], first.obsm["protein_expression"])
