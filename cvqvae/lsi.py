@@ -38,10 +38,10 @@ def _tally(counts, rows: int) -> tuple[np.ndarray, np.ndarray]:
     idf = np.divide(counts.shape[0], sums, out=np.zeros_like(sums), where=sums > 0)
     return idf.astype(np.float32), np.log1p(depth)
 
-# %% ../nbs/01_lsi.ipynb #5aaa12ef
+
 _LARGEST = np.log1p(1e4)  # no value of TF-IDF can be larger
 
-
+# %% ../nbs/01_lsi.ipynb #5aaa12ef
 class ATACComponents(Components):
     "TF-IDF, truncated SVD, unit variance per component, standardised per cell (LSI)."
 
