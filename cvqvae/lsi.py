@@ -17,7 +17,7 @@ from .backed import is_stored, row_blocks
 from .cells import DataError
 from .components import Components
 from .normalisation import tf_idf
-from .streaming import Kept, Repeated, right_singular_vectors
+from .streaming import Kept, Repeated, right_singular_vectors, rounded, transposed_product
 
 # %% ../nbs/01_lsi.ipynb #c97fabe0
 def depth_correlation(
@@ -38,23 +38,28 @@ def _tally(counts, rows: int) -> tuple[np.ndarray, np.ndarray]:
     idf = np.divide(counts.shape[0], sums, out=np.zeros_like(sums), where=sums > 0)
     return idf.astype(np.float32), np.log1p(depth)
 
+
+_LARGEST = np.log1p(1e4)  # no value of TF-IDF can be larger
+
 # %% ../nbs/01_lsi.ipynb #5aaa12ef
 class ATACComponents(Components):
     "TF-IDF, truncated SVD, unit variance per component, standardised per cell (LSI)."
 
     kind, slot = "atac", "X_lsi"
 
-    def __init__(self, n_components: int = 50, seed: int = 0, drop_depth_components: bool = False):
+    def __init__(self, n_components: int = 50, seed: int = 0, drop_depth_components: bool = False, passes: int = 12):
         super().__init__(n_components, seed)
-        self.drop_depth_components = drop_depth_components
+        self.drop_depth_components, self.passes = drop_depth_components, passes
 
     def _learn(self, counts, names: pd.Index, batch: pd.Series | None, name: str, room: Callable | None = None) -> np.ndarray | None:
         self.feature_names, (idf, depth) = names, _tally(counts, self.rows)
         k = self._cap(min(counts.shape) - 1, name)
-        blocks = Repeated(lambda: (tf_idf(part, idf).tocsc() for _, part in row_blocks(counts, self.rows)))
-        blocks = blocks if is_stored(counts) else Kept(blocks)
-        vectors, values = right_singular_vectors(blocks, counts.shape[1], k, seed=self.seed)
-        sums, energy = _weighted_sums(blocks, np.stack([np.ones_like(depth), depth], 1))
+        blocks = Repeated(lambda: (rounded(tf_idf(part, idf).tocsc(), _LARGEST) for _, part in row_blocks(counts, self.rows)))
+        if not is_stored(counts):
+            blocks = Kept(blocks, counts.nnz if sp.issparse(counts) else np.count_nonzero(counts), _LARGEST)
+        vectors, values = right_singular_vectors(blocks, counts.shape[1], k, self.passes, self.seed)
+        values = np.maximum(values, 1e-4 * values[0])  # below that is rounding noise, which is not to be blown up
+        sums, energy = _weighted_sums(blocks, counts.shape[1], np.stack([np.ones_like(depth), depth], 1).astype(np.float32))
         keep = self._kept(vectors.T @ sums / values[:, None], depth)
         vectors, values = vectors[:, keep], values[keep]
         self._set_scale(idf, vectors, values, sums[:, 0], energy, counts.shape[0])
@@ -74,7 +79,7 @@ class ATACComponents(Components):
 
     def _set_scale(self, idf: np.ndarray, vectors: np.ndarray, values: np.ndarray, sums: np.ndarray, energy: float, n: int) -> None:
         "The left singular vectors are orthonormal, so their mean and variance follow from the column sums."
-        loadings = (vectors / np.maximum(values, 1e-12)).T
+        loadings = (vectors / values.astype(np.float32)).T
         centre = loadings @ sums / n
         variance = np.maximum(1 / n - np.square(centre), 1e-18)
         share = variance * np.square(values) * n / max(energy - np.square(sums).sum() / n, 1e-12)
@@ -86,12 +91,12 @@ class ATACComponents(Components):
         return (scaled / np.maximum(scaled.std(1, keepdims=True), 1e-6)).astype(np.float32)
 
 
-def _weighted_sums(blocks, weights: np.ndarray) -> tuple[np.ndarray, float]:
+def _weighted_sums(blocks, features: int, weights: np.ndarray) -> tuple[np.ndarray, float]:
     "One pass: sums of the columns with each weight (float64 [features, w]) and the sum of all squares."
-    sums, energy, start = 0.0, 0.0, 0
+    sums, energy, start = np.zeros((features, weights.shape[1])), 0.0, 0
     for block in blocks:
-        sums += block.T.astype(np.float64) @ weights[start : start + block.shape[0]]
-        energy += float(np.square(block.data, dtype=np.float64).sum())
+        sums += transposed_product(block, weights[start : start + block.shape[0]])
+        energy += float(block.data @ block.data)
         start += block.shape[0]
     return sums, energy
 
@@ -103,7 +108,7 @@ def _set_way_back(self: ATACComponents, blocks, mean: np.ndarray, components: np
     loadings = np.ascontiguousarray(self.arrays["loadings"].T, dtype=np.float32)
     for block in blocks:
         x = self._standardise(block @ loadings)
-        cross += block.T @ x
+        cross += transposed_product(block, x)
         gram += x.T @ x
         total += x.sum(0, dtype=np.float64)
         if components is not None:
@@ -111,7 +116,7 @@ def _set_way_back(self: ATACComponents, blocks, mean: np.ndarray, components: np
         n += len(x)
     centre = total / n
     ridge = gram - n * np.outer(centre, centre) + 1e-3 * n * np.eye(k)
-    decoder = np.linalg.solve(ridge, cross.T - np.outer(total, mean))
+    decoder = np.linalg.inv(ridge).astype(np.float32) @ (cross.T - np.outer(total, mean).astype(np.float32))
     self.arrays |= {"decoder": decoder, "intercept": mean - centre @ decoder}
 
 # %% ../nbs/01_lsi.ipynb #0bd96963

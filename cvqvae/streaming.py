@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Repeated', 'add_moments', 'mean_variance', 'normalised_dispersion', 'variable_genes', 'covariance', 'principal_axes',
-           'gram_product', 'right_singular_vectors', 'Kept']
+           'transposed_product', 'gram_product', 'right_singular_vectors', 'rounded', 'Kept']
 
 # %% ../nbs/01_streaming.ipynb #153b514e
 from collections.abc import Callable, Iterator
@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from scipy.linalg import eigh
+import torch
+from scipy.linalg import eigh, qr
+from torch.nn.functional import embedding_bag
 
 # %% ../nbs/01_streaming.ipynb #b2f9b25d
 class Repeated:
@@ -124,6 +126,15 @@ def principal_axes(
     return axes * signs[:, None], np.maximum(values, 0) / np.trace(cov)
 
 # %% ../nbs/01_streaming.ipynb #f02a8199
+def transposed_product(
+    block: sp.csc_matrix,  # float32 [rows, features]
+    y: np.ndarray,  # float32 [rows, b]
+) -> np.ndarray:  # float32 [features, b]
+    "A'y for a block A of rows."
+    rows, ends, values, y = map(torch.from_numpy, (block.indices, block.indptr, block.data, y))
+    return embedding_bag(rows, y, ends, mode="sum", per_sample_weights=values, include_last_offset=True).numpy()
+
+
 def gram_product(
     blocks,  # iterable of CSC float32 [rows, features]
     q: np.ndarray,  # float32 [features, b]
@@ -131,57 +142,74 @@ def gram_product(
     "One pass over the cells."
     product = np.zeros_like(q)
     for block in blocks:
-        product += block.T @ (block @ q)
+        product += transposed_product(block, block @ q)
     return product
 
-
+# %% ../nbs/01_streaming.ipynb #377ee56e
 def right_singular_vectors(
     blocks,  # iterable of CSC float32 [rows, features], walked over once per pass
     n_features: int,
     k: int,  # vectors wanted
-    passes: int = 7,  # more for a slowly falling spectrum
-    oversampling: int = 10,  # further columns of the random start
+    passes: int = 12,  # at least 2; more for a slowly falling spectrum
     seed: int = 0,  # of the start
 ) -> tuple[np.ndarray, np.ndarray]:  # vectors, float32 [features, k], largest loading positive; singular values, float64 [k]
     "Leading right singular vectors by block Krylov iteration."
-    width = min(k + oversampling, n_features)
-    passes = min(passes, n_features // width)
+    width = min(-(-k // 16) * 8, n_features)
+    size = min(width * passes, n_features)
     start = np.random.default_rng(seed).standard_normal((n_features, width), dtype=np.float32)
-    basis = np.zeros((n_features, width * passes), np.float32)
-    projected = np.zeros((width * passes,) * 2)
-    for step in range(passes):
-        here, known = slice(step * width, (step + 1) * width), basis[:, : step * width]
-        basis[:, here] = start = _orthonormal(start, known)
-        start = gram_product(blocks, start)
-        projected[: here.stop, here] = basis[:, : here.stop].T @ start
+    basis, projected = np.zeros((n_features, size), np.float32), np.zeros((size, size), np.float32)
+    for left in range(0, size, width):
+        here, known = slice(left, left + width), slice(0, left + width)
+        basis[:, here] = _orthonormal(start[:, : size - left], basis[:, :left])
+        start = gram_product(blocks, np.ascontiguousarray(basis[:, here]))
+        projected[known, here] = basis[:, known].T @ start
+        start -= basis[:, known] @ projected[known, here]
     return _best(basis, np.triu(projected) + np.triu(projected, 1).T, k)
 
 
 def _orthonormal(columns: np.ndarray, known: np.ndarray) -> np.ndarray:
-    for _ in range(3):  # the first two leave rounding errors
-        columns = columns - known @ (known.T @ columns)
-        values, vectors = np.linalg.eigh((columns.T @ columns).astype(np.float64))
-        scale = vectors / np.sqrt(np.maximum(values, values[-1] * 1e-12))
-        columns = columns @ scale.astype(np.float32)
-    return columns
+    columns = qr(columns, mode="economic")[0]
+    columns -= known @ (known.T @ columns)
+    left, turn = np.linalg.eigh(columns.T @ columns)
+    return columns @ (turn * (left > 0.25) / np.sqrt(np.maximum(left, 0.25)))
 
 
 def _best(basis: np.ndarray, projected: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    values, vectors = np.linalg.eigh(projected)
+    values, vectors = np.linalg.eigh(projected.astype(np.float64))
     found = basis @ vectors[:, : -k - 1 : -1].astype(np.float32)
     found *= np.sign(found[np.abs(found).argmax(0), np.arange(k)])
     return found, np.sqrt(np.maximum(values[: -k - 1 : -1], 0))
 
 # %% ../nbs/01_streaming.ipynb #11139aee
+def rounded(
+    block: sp.csc_matrix,  # float32, nowhere negative, changed in place
+    top: float,  # no value is larger
+) -> sp.csc_matrix:  # the same matrix
+    "Values rounded to whole steps, of which `top` has 65,535."
+    step = np.float32(top / 65535)
+    block.data = np.rint(block.data / step) * step
+    return block
+
+
 class Kept:
-    "Blocks in memory, compressed by columns, with short row numbers."
+    "Blocks in memory, compressed by columns, with row numbers and values of 16 bits each."
 
     def __init__(
         self,
-        blocks: Iterator,  # of CSC float32 [at most 65,536 rows, features]
+        blocks: Iterator,  # of CSC float32 [at most 65,536 rows, features], nowhere negative
+        size: int,  # values in all of them, or more
+        top: float,  # no value is larger
     ):
-        self.parts = [(b.data, b.indices.astype(np.uint16), b.indptr, b.shape) for b in blocks]
+        self.values, self.rows = np.empty(size, np.uint16), np.empty(size, np.uint16)
+        self.step, self.parts, start = np.float32(top / 65535), [], 0
+        for block in blocks:
+            where = slice(start, start + block.nnz)
+            self.values[where], self.rows[where] = np.rint(block.data / self.step), block.indices
+            self.parts.append((where, block.indptr, block.shape))
+            start = where.stop
 
     def __iter__(self) -> Iterator:
-        for data, indices, pointers, shape in self.parts:
-            yield sp.csc_matrix((data, indices.astype(np.int32), pointers), shape)
+        for where, ends, shape in self.parts:
+            values = self.values[where].astype(np.float32)
+            values *= self.step
+            yield sp.csc_matrix((values, self.rows[where].astype(np.int32), ends), shape)

@@ -141,6 +141,18 @@ def test_singular_vectors_are_the_exact_ones_where_the_spectrum_falls(cells):
     assert np.abs((vectors.T[:5] * exact[2][:5]).sum(1)).min() > 0.99
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 12), st.integers(30, 150))
+def test_singular_vectors_of_few_directions(seed, rank, n_features):
+    rng = np.random.default_rng(seed)
+    matrix = (rng.uniform(size=(60, rank)) @ rng.uniform(size=(rank, n_features))).astype(np.float32)
+    vectors, values = right_singular_vectors([sp.csc_matrix(matrix)], n_features, 20)
+    exact = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)[:20]
+    assert np.allclose(values, exact, atol=2e-3 * exact[0])
+    real = exact > 1e-2 * exact[0]
+    assert np.allclose((vectors.T @ vectors)[real][:, real], np.eye(real.sum()), atol=1e-3)
+
+
 def test_command_and_description_read_from_disk(cells, file):
     flags = command_line().parse_args(["integrate", "--backed", "--mudata", str(file)])
     stored = load_cells(Parameters(backed=flags.backed, mudata=str(file)))

@@ -21,8 +21,8 @@ warnings.simplefilter("ignore")
 method, path, k, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 
 
-def cvqvae_lsi(adata):
-    transform = ATACComponents(k)
+def cvqvae_lsi(adata, **options):
+    transform = ATACComponents(k, **options)
     transform.fit_transform(adata)
     return lambda: tf_idf(adata.X, transform.arrays["idf"]) @ transform.arrays["loadings"].T
 
@@ -30,7 +30,7 @@ def cvqvae_lsi(adata):
 def reference(adata):
     matrix = tf_idf(adata.X, inverse_frequency(adata.X))
     blocks = [matrix[i : i + 1024].tocsc() for i in range(0, matrix.shape[0], 1024)]
-    vectors, values = right_singular_vectors(blocks, matrix.shape[1], k, passes=20)
+    vectors, values = right_singular_vectors(blocks, matrix.shape[1], k, passes=60)
     return lambda: matrix @ (vectors / values).astype(np.float32)
 
 
@@ -77,6 +77,7 @@ def scanpy_pca(adata):
 
 METHODS = {
     "cvqvae LSI": cvqvae_lsi,
+    "cvqvae LSI, 40 passes": lambda a: cvqvae_lsi(a, passes=40),
     "reference": reference,
     "scglue LSI, 15 iterations": lambda a: scglue_lsi(a, n_iter=15),
     "scglue LSI, default": scglue_lsi,
