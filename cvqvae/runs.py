@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from mudata import MuData
 
 from .checks import DataError
-from .files import check_file, probe_file
+from .files import check_file, probe_file, remove_parts
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
 from .training import Callback
@@ -228,8 +228,8 @@ def checkpoint_path(
 
 
 def _forget(checkpoint: Path) -> None:
-    for path in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}-*.part")):
-        path.unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
+    remove_parts(checkpoint.parent)
     if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
         checkpoint.parent.rmdir()
 
