@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from mudata import MuData
 
 from .checks import DataError
-from .files import check_file, probe_file, remove_parts
+from .files import check_file, probe_file, remove_parts, write_atomically
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
 from .training import Callback
@@ -248,7 +248,7 @@ def run_analysis(
     with run_folder(out) as partial:
         write_html(execute(name, partial, used))
         record = record_of(parameters, used, started, name) | {"cells_sha256": identity}
-        (partial / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_atomically(partial / "run.json", lambda path: path.write_text(json.dumps(record, indent=1), encoding="utf-8"))
     if "checkpoint" in used:
         _forget(Path(used["checkpoint"]))
     return out

@@ -13,13 +13,14 @@ from cvqvae.checks import DataError
 from cvqvae.parameters import Parameters
 
 TIMES = int(os.environ.get("CVQVAE_FAULTS", "4"))
+OFTEN = TIMES >= 10  # then also what takes minutes
 
 
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory):
     "What came of every job of faults.py except the fuzzer."
     command = [sys.executable, "-W", "ignore", Path(__file__).with_name("faults.py"), tmp_path_factory.mktemp("faults") / "jobs", TIMES]
-    names = ["saves", "writes", "downloads", "fits", "runs", "together", "disks"]
+    names = ["saves", "writes", "downloads", "fits", "runs", "comparisons", "together", "disks"] + ["commands"] * OFTEN
     done = subprocess.run([*map(str, command), *names], capture_output=True, text=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["job"] for row in rows] == names and not any(row["code"] for row in rows), done.stdout + done.stderr
@@ -44,6 +45,12 @@ def test_a_killed_run_is_continued_and_named(faults):
     assert found["checkpoints kept"] == 1 and found["same embedding"]
     assert {"run", "whole", "run-interrupted"} <= set(found["folders"])
     assert not [name for name in found["folders"] if name.startswith(".") or name == "checkpoints"]
+
+
+@pytest.mark.parametrize("job", ["comparisons", pytest.param("commands", marks=pytest.mark.skipif(not OFTEN, reason="minutes: set CVQVAE_FAULTS=10"))])
+def test_a_comparison_that_was_killed_ends_in_the_same_table(faults, job):
+    found = faults[job]
+    assert found["same table"] and found["temporary files left"] == [] and len(found["results kept after a kill"]) >= 2
 
 
 def test_two_runs_into_one_folder_do_not_mix(faults):
