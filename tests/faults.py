@@ -5,6 +5,7 @@ tests, many times for the robustness report. A process that forks must not have 
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -162,14 +163,13 @@ class _Slow(BaseHTTPRequestHandler):
 
 def kill_downloads(folder, times, seed=0):
     "Kill a process that downloads; under its name the file is whole or absent, and the last attempt completes it."
-    import hashlib
-
     chance, server = random.Random(seed), SlowServer()
     remote = RemoteFile(server.url, hashlib.sha256(CONTENT).hexdigest())
     for _ in range(times):
         killed(lambda: fetch(remote, folder), chance.uniform(0.0, 0.06))
         assert not (folder / remote.name).exists() or (folder / remote.name).read_bytes() == CONTENT
     assert fetch(remote, folder).read_bytes() == CONTENT
+    assert [path.name for path in folder.iterdir() if path.suffix != ".lock"] == [remote.name]
     server.shutdown()
     server.server_close()
     return times
@@ -361,8 +361,21 @@ def full_disks(folder, times=1):
     (folder / "closed").mkdir(mode=0o555)
     found["read-only save"] = refused(lambda: save_folder(folder / "closed" / "model", *generation(8), overwrite=True), OSError, nobody)
     found["read-only run"] = refused(lambda: free_folder(folder / "closed" / "run"), DataError, nobody)
+    found |= full_downloads(folder / "cache")
     found["old model"] = load_folder(folder / "model")[1]["generation"]
     found["old file"] = (folder / "state.json").read_text()
+    return found
+
+
+def full_downloads(cache):
+    "A download that the disk has no room for, one into a read-only folder, and the next one."
+    server = SlowServer(pause=0)
+    remote, limit = RemoteFile(server.url, hashlib.sha256(CONTENT).hexdigest()), lambda: small_disk(0.2)
+    found = {"download": refused(lambda: fetch(remote, cache), DataError, limit), "half downloads": sorted(path.name for path in cache.glob("[!.]*"))}
+    found["next download"] = fetch(remote, cache).read_bytes() == CONTENT
+    found["read-only download"] = refused(lambda: fetch(remote, cache.parent / "closed" / "cache"), DataError, nobody)
+    server.shutdown()
+    server.server_close()
     return found
 
 

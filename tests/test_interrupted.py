@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvqvae import runs
+from cvqvae import downloads, runs
 from cvqvae.checks import DataError
 from cvqvae.parameters import Parameters
 
@@ -61,6 +61,23 @@ def test_a_full_disk_is_an_error_and_loses_nothing(faults):
     found = faults["disks"]
     assert found["save"] and found["write"] and found["training goes on"]
     assert found["old model"] == 7 and found["old file"] == "[7]" and found["left behind"] == ["model", "state.json"]
+
+
+def test_a_download_without_room_is_an_error_and_leaves_nothing_half(faults):
+    found = faults["disks"]
+    assert found["download"] and found["half downloads"] == [] and found["next download"] and found["read-only download"]
+
+
+def test_a_download_that_does_not_fit_says_so_before_its_first_byte(tmp_path, monkeypatch):
+    class Answer:
+        headers, history, status_code, url = {"Content-Length": str(2**60)}, [], 200, "https://example.org/cells.h5ad"
+        raise_for_status = __exit__ = lambda self, *args: None
+        __enter__ = lambda self: self
+
+    monkeypatch.setattr("requests.get", lambda *args, **options: Answer())
+    with pytest.raises(DataError, match="cells.h5ad cannot be written .*No space left.*free some space"):
+        downloads.fetch(downloads.RemoteFile(Answer.url, "0" * 64), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_a_read_only_folder_is_an_error_before_any_work(faults):
