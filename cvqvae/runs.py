@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -131,10 +132,7 @@ def run_folder(
         print(f"An earlier run was interrupted; what there is of it lies in {folder}.", flush=True)
     if _busy(out):
         raise DataError(f"Another run is writing {out} right now: give another --out, or wait for it.")
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}{_MARK}", dir=out.parent))
-    partial.chmod(0o755)
-    lock = FileLock(partial / _LOCK)
-    lock.acquire()
+    partial, lock = _begun(out)
     try:
         yield partial
     except BaseException as error:
@@ -142,6 +140,16 @@ def run_folder(
         raise
     _unlock(partial, lock)
     _name(partial, out)
+
+
+def _begun(out: Path) -> tuple[Path, FileLock]:
+    "A folder gets the mark of a run when it is locked: without a lock another start would take it for an interrupted one."
+    early = "-new-" if os.name == "posix" else _MARK  # Windows renames no folder with an open file
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}{early}", dir=out.parent))
+    partial.chmod(0o755)
+    lock = FileLock(partial / _LOCK)
+    lock.acquire()
+    return (partial if early == _MARK else partial.replace(out.with_name(f".{out.name}{_MARK}{partial.name[-8:]}"))), lock
 
 
 def _unlock(partial: Path, lock: FileLock) -> None:

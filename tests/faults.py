@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from mudata import read_h5mu
 
 from cvqvae import command, runs
 from cvqvae.benchmark import run_benchmark
@@ -430,6 +431,32 @@ def runs_together(folder, times):
     return {"codes": codes, "same embedding": all(np.array_equal(found[0], other) for other in found), "names": names}
 
 
+def integrate_by_command(cells, out, cache):
+    "The process becomes `cvqvae integrate`, with what it says in a file beside the run and its caches in a folder of all."
+    log = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ |= {name: str(cache) for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR")}
+    flags = ["--mudata", cells, "--out", out, *"--batch batch --labels cell_type --epochs 2 --components 6".split()]
+    os.execv(sys.executable, [sys.executable, "-W", "ignore", "-c", PROGRAM, "integrate", *map(str, flags)])
+
+
+def crowd(folder, times):
+    "Ten real commands at once, notebooks and all: into ten folders, then into one; with one folder of caches and one of checkpoints."
+    cells, number, found = folder / "cells.h5mu", 10, {}
+    assert ended(child(lambda: small_cells().write_h5mu(cells))) == 0
+    for place, outs in {"ten": [f"run{i}" for i in range(number)], "one": ["run"] * number}.items():
+        (folder / place).mkdir()
+        started = [child(lambda out=folder / place / out: integrate_by_command(cells, out, folder / "cache")) for out in outs]
+        codes, said = [ended(pid) for pid in started], "".join(path.read_text() for path in (folder / place).glob("*.log"))
+        read_all(folder / place)
+        made = [read_h5mu(path).obsm["X_cvqvae"] for path in (folder / place).glob("*/integrated.h5mu")]
+        found[place] = {"codes": sorted(codes), "whole runs": len(made), "same embedding": all(np.array_equal(made[0], other) for other in made),
+                        "said": sorted({line for line in said.splitlines() if line.startswith(("cvqvae:", "An earlier", "Traceback", "note:"))}),
+                        "names": sorted(path.name for path in (folder / place).iterdir() if path.suffix != ".log")}
+    return found
+
+
 # comparisons -------------------------------------------------------------------------------------------------------------------------
 
 COMPARED = "--batch batch --labels cell_type --methods cvqvae,cvqvae-paper --seeds 0,1 --epochs 2 --components 6 --resolutions 1".split()
@@ -513,7 +540,7 @@ JOBS = {
     "downloads": lambda folder, times: kill_downloads(folder / "cache", times), "fits": compare_fits, "runs": kill_runs,
     "comparisons": lambda folder, times: kill_comparisons(folder, max(3, times // 2)),
     "commands": lambda folder, times: kill_comparisons(folder, max(2, times // 10), compare_by_command, longest=12.0),
-    "together": runs_together,
+    "together": runs_together, "crowd": crowd,
     "disks": full_disks, "fuzz": fuzz,
 }
 

@@ -20,7 +20,7 @@ OFTEN = TIMES >= 10  # then also what takes minutes
 def faults(tmp_path_factory):
     "What came of every job of faults.py except the fuzzer."
     command = [sys.executable, "-W", "ignore", Path(__file__).with_name("faults.py"), tmp_path_factory.mktemp("faults") / "jobs", TIMES]
-    names = ["saves", "writes", "downloads", "fits", "runs", "comparisons", "together", "disks"] + ["commands"] * OFTEN
+    names = ["saves", "writes", "downloads", "fits", "runs", "comparisons", "together", "disks"] + ["commands", "crowd"] * OFTEN
     done = subprocess.run([*map(str, command), *names], capture_output=True, text=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["job"] for row in rows] == names and not any(row["code"] for row in rows), done.stdout + done.stderr
@@ -122,6 +122,15 @@ def test_a_result_that_was_damaged_is_computed_again(tmp_path):
 
 def test_ten_runs_at_once_finish_alike(faults):
     assert faults["together"] == {"codes": [0] * 10, "same embedding": True, "names": ["cells.h5mu", *(f"run{i}" for i in range(10))]}
+
+
+@pytest.mark.skipif(not OFTEN, reason="minutes: set CVQVAE_FAULTS=10")
+def test_ten_commands_at_once_finish_alike_or_say_who_is_first(faults):
+    ten, one = faults["crowd"]["ten"], faults["crowd"]["one"]
+    assert ten["codes"] == [0] * 10 and ten["whole runs"] == 10 and ten["same embedding"] and ten["said"] == []
+    assert ten["names"] == [f"run{i}" for i in range(10)]
+    assert set(one["codes"]) <= {0, 1, 2} and one["whole runs"] >= one["codes"].count(0) >= 1 and one["same embedding"]
+    assert all("Another run is writing" in line or "was taken while" in line for line in one["said"])
 
 
 def test_a_run_without_cells_leaves_nothing(tmp_path):
