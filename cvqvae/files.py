@@ -36,20 +36,15 @@ _STARTS = {
 }
 
 
-def _hint(
-    path: Path,  # a file that is no HDF5
-) -> str:  # what to do about it
-    "What the first bytes say."
+def _hint(path: Path) -> str:
+    "What the first bytes of a file that is no HDF5 say."
     with open(path, "rb") as file:
         start = file.read(64).lstrip().lower()
     known = [hint for magic, hint in _STARTS.items() if start.startswith(magic.lower())]
     return known[0] if known else "it may be truncated or of another format: copy it again"
 
 # %% ../nbs/00_files.ipynb #3ca7e691
-def _foreign(
-    group: h5py.Group,
-    name: str,  # of a member
-) -> bool:  # True when it lies in another file
+def _foreign(group: h5py.Group, name: str) -> bool:
     "Does a member of a group lead out of its file?"
     if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
         return True
@@ -75,7 +70,8 @@ def check_contents(
                 raise DataError(f"{file.filename}: {place}{name} lies in another file. Copy the data into one file first, with h5repack or anndata.")
             member = group.get(name)
             if isinstance(member, h5py.Dataset):
-                claimed += 0 if backed and _COUNTS.search(place + name) else (member.size or 0) * max(member.dtype.itemsize, 1)
+                size = max(member.size or 0, math.prod(member.chunks or ()))  # a chunk may be larger than the array
+                claimed += 0 if backed and _COUNTS.search(place + name) else size * max(member.dtype.itemsize, 1)
             elif isinstance(member, h5py.Group):
                 _refuse_circle(file.filename, f"{place}{name}/", member, seen)
                 groups.append((member, f"{place}{name}/"))
@@ -109,11 +105,12 @@ def _described(about, path: str):
 
 def _bytes_of(about: dict) -> int:
     "How many bytes an array claims; 8 for each entry of an unusual type."
-    kind = about.get("dtype", about.get("data_type"))
+    kind, chunks = about.get("dtype", about.get("data_type")), about.get("chunks") or about.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape")
+    size = max(math.prod(about["shape"]), math.prod(chunks or ()))
     try:
-        return math.prod(about["shape"]) * np.dtype(kind).itemsize
+        return size * np.dtype(kind).itemsize
     except TypeError:
-        return math.prod(about["shape"]) * 8
+        return size * 8
 
 
 def _store_arrays(folder: Path) -> dict[str, dict]:
@@ -170,21 +167,28 @@ def check_file(
     return path
 
 
-def _readable(
-    path: Path,  # an existing file
-) -> str:  # what to do when it may not be read, else nothing
-    "May this user read the file?"
+def _readable(path: Path) -> str:
+    "What to do when this user may not read an existing file, else nothing."
     return "" if os.access(path, os.R_OK) else "you may not read it: change its permissions"
 
 # %% ../nbs/00_files.ipynb #ac96d15b
 _PROBE = """
-import sys, h5py
+import sys
+del sys.path[: sys.path[:1] == [""]]  # what lies in the working directory is no module
+import h5py, os, psutil
 def look(name, item):
     [item.attrs[key] for key in item.attrs]
     item[()] if isinstance(item, h5py.Dataset) and item.dtype.kind == "O" else None
-with h5py.File(sys.argv[1], "r") as file:
-    look("", file)
-    file.visititems(look)
+if os.name == "posix":
+    import resource
+    most = psutil.Process().memory_info().vms + 2**31 + 8 * os.path.getsize(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+try:
+    with h5py.File(sys.argv[1], "r") as file:
+        look("", file)
+        file.visititems(look)
+except Exception as error:
+    sys.exit(3 if isinstance(error, MemoryError) or "memory allocation" in str(error) else 1)
 """
 
 
@@ -198,17 +202,14 @@ def probe_file(
         ended = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         raise DataError(f"{path} could not be read in {seconds:.0f} s: it is damaged; copy it again or write it anew.") from None
+    if ended.returncode == 3:
+        raise DataError(f"{path} holds texts that unfold to many times its size: it is damaged or malicious; write it anew with anndata or mudata.")
     if ended.returncode < 0:
         raise DataError(f"{path} makes the HDF5 library crash: it is damaged; copy it again or write it anew.")
 
 # %% ../nbs/00_files.ipynb #a90aac6e
-def _copy_limited(
-    source,  # open for reading
-    sink,  # open for writing
-    limit: int,  # bytes
-    path: Path,  # for the error
-) -> None:  # raises DataError
-    "Copy until the end, or until it is too much."
+def _copy_limited(source, sink, limit: int, path: Path) -> None:
+    "Copy until the end; too many bytes are a `DataError` about `path`."
     done = 0
     while block := source.read(1 << 22):
         if (done := done + len(block)) > limit:
@@ -270,9 +271,7 @@ def _held(handle: int):
     return file
 
 
-def _sync(
-    path: Path,  # a file
-) -> None:
+def _sync(path: Path) -> None:
     "Make sure that a file lies on the disk."
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
