@@ -248,7 +248,7 @@ def _alone(
     finally:
         lock.release()
 
-
+# %% ../nbs/00_downloads.ipynb #80d45093
 def fetch(
     remote: RemoteFile,  # what to fetch
     cache: Path,  # folder for downloads
