@@ -17,7 +17,7 @@ from mudata import MuData
 
 from .baselines import METHODS, OWN, Result, fit_method, lacks_components
 from .cells import DataError
-from .files import write_atomically
+from .files import remove_parts, write_atomically
 from .ground_truth import Truth
 from .kept import Plan, cells_hash, load_result, save_result, truth_hash
 from .metrics import score_view, with_shared_score
@@ -133,6 +133,7 @@ class Comparison:
     ):
         self.mdata, self.truth, self.plan, self.folder = mdata, truth, plan, folder
         self.identity, self.truth_hash = cells_hash(mdata, plan.batch_key), truth_hash(truth)
+        remove_parts(folder)
         self.added = {name: method for name, method in METHODS.items() if not method.fit.__module__.startswith("cvqvae.")}
 
     def stem(self, method: str, seed: int) -> Path:
@@ -159,7 +160,7 @@ class Comparison:
         "Scores that are kept, together with their result."
         path = self._row_path(method, seed)
         whole = path.is_file() and load_result(self.stem(method, seed)) is not None
-        return pd.read_csv(path).assign(reason=lambda t: t["reason"].fillna("")) if whole else None
+        return _read_row(path) if whole else None
 
     def _row_path(self, method: str, seed: int) -> Path:
         stem = self.stem(method, seed)
@@ -186,6 +187,13 @@ def rows(
     missing = [(*job, load_result(self.stem(*job))) for job, row in kept.items() if row is None]
     for (method, seed, _), outcome in run_jobs(computed, self, missing, workers, dask):
         yield (method, seed), self._keep(method, seed, outcome)
+
+
+def _read_row(path: Path) -> pd.DataFrame | None:
+    try:
+        return pd.read_csv(path, float_precision="round_trip").assign(reason=lambda t: t["reason"].fillna(""))[COLUMNS[2:]]
+    except (OSError, ValueError, KeyError):
+        return None  # damaged: scored again
 
 
 @patch

@@ -7,12 +7,14 @@ __all__ = ['logger', 'CATALOGUE', 'RemoteFile', 'Entry', 'continue_download', 'R
            'verify', 'fetch', 'fetch_all']
 
 # %% ../nbs/00_downloads.ipynb #192404b6
+import errno
 import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
@@ -64,22 +66,16 @@ CATALOGUE = {
 }
 
 # %% ../nbs/00_downloads.ipynb #70f3d1b2
-def _settle(
-    part: Path,  # what has arrived
-    answer: requests.Response,  # status 416: nothing beyond what we have
-) -> None:  # raises requests.ConnectionError when the part is not the whole file
-    "The part is already as long as the file, or longer than it."
+def _settle(part: Path, answer: requests.Response) -> None:
+    "Status 416: the part is already as long as the file, or longer than it; then raises `requests.ConnectionError`."
     if answer.headers.get("Content-Range", "").endswith(f"/{part.stat().st_size}"):
         return
     part.unlink()
     raise requests.ConnectionError("the part on disk was longer than the file, starting anew")
 
 
-def _protected(
-    url: str,  # as asked for
-    answer: requests.Response,  # after redirections
-) -> None:  # raises DataError
-    "Refuse to be led from https to http."
+def _protected(url: str, answer: requests.Response) -> None:
+    "Refuse to be led from https to http; raises `DataError`."
     hops = [step.url for step in (*answer.history, answer)]
     if url.startswith("https:") and not all(hop.startswith("https:") for hop in hops):
         raise DataError(f"{url} leads to {hops[-1]}, which is not https: download the file by other means.")
@@ -91,7 +87,7 @@ def continue_download(
     timeout: float = 60.0,  # seconds without an answer
     chunk: int = 1 << 16,  # bytes written at once, and lost at most
     limit: int = 20 * 2**30,  # largest file, bytes
-) -> None:  # raises requests.RequestException when the connection breaks or is short, DataError when the file is too large
+) -> None:  # raises requests.RequestException where the connection breaks or is short, DataError for too large a file, OSError for too small a disk
     "One connection: append to the part what is missing."
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -100,6 +96,8 @@ def continue_download(
         if answer.status_code == 416:
             return _settle(part, answer)
         answer.raise_for_status()
+        if int(answer.headers.get("Content-Length", 0)) > shutil.disk_usage(part.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         resumed = answer.status_code == 206
         with open(part, "ab" if resumed else "wb") as file:
             for block in answer.iter_content(chunk):
@@ -111,8 +109,11 @@ def continue_download(
         raise requests.ConnectionError(f"{part.stat().st_size:,} of {expected:,} bytes arrived")
 
 # %% ../nbs/00_downloads.ipynb #fb62e355
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
 class ResumingDownloader:
-    "A pooch downloader that continues where it was interrupted."
+    "A download that continues where it was interrupted."
 
     def __init__(
         self,
@@ -129,19 +130,19 @@ class ResumingDownloader:
     def __call__(
         self,
         url: str,  # address
-        output_file: str,  # where pooch wants the file
-        pooch_instance,  # unused, part of pooch's signature
-        check_only: bool = False,  # unused, part of pooch's signature
-    ) -> None:  # raises DataError
-        "Download `url` to `output_file`."
+        target: str | Path,  # the whole file, on the disk of `part`
+    ) -> None:  # raises DataError, or OSError where the disk is full or closed
+        "Download `url` to `target`."
         problem = None
         for _ in range(self.attempts):
             try:
                 continue_download(url, self.part, **self.options)
                 self.check(self.part)
-                self.part.replace(output_file)
+                self.part.replace(target)
                 return
             except (requests.RequestException, OSError) as error:
+                if error.errno in _DISK:
+                    raise
                 problem = error
                 logger.warning("download interrupted, trying again: %s", error)
         raise DataError(
@@ -200,11 +201,8 @@ def verify(
     return digest
 
 
-def _check_start(
-    path: Path,  # downloaded file
-    remote: RemoteFile,  # what it should be
-) -> None:  # raises DataError and removes the file
-    "A page of a login or an error must not become the trusted file."
+def _check_start(path: Path, remote: RemoteFile) -> None:
+    "A page of a login or an error must not become the trusted file: it is removed, and a `DataError`."
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     if remote.name.endswith(".gz") and not packed:
@@ -230,21 +228,27 @@ def _allowed(
 
 @contextmanager
 def _alone(
-    lock: FileLock,
-    name: str,  # what is downloaded
+    target: Path,  # what is downloaded
 ):
-    "Within it no other process downloads the same file; a killed one does not count."
+    "Within it no other process downloads the same file (a killed one does not count), and what the disk refuses is a `DataError`."
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.warning("%s is being downloaded by another process: waiting for it", name)
-        lock.acquire()
-    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.warning("%s is being downloaded by another process: waiting for it", target.name)
+            lock.acquire()
         yield
+    except OSError as error:
+        with suppress(OSError):  # half a file on a full disk helps nobody
+            target.with_name(f"{target.name}.part").unlink()
+        raise DataError(f"{target} cannot be written ({error}): free some space there, or download into another folder: data_home=..., or for the "
+                        "command, another cache (XDG_CACHE_HOME). Nothing is left of the download.") from error
     finally:
         lock.release()
 
-
+# %% ../nbs/00_downloads.ipynb #80d45093
 def fetch(
     remote: RemoteFile,  # what to fetch
     cache: Path,  # folder for downloads
@@ -256,14 +260,13 @@ def fetch(
     if target.exists() and sha256 is None:
         return target
     _allowed(remote, cache, sha256, trust_first_use)
-    cache.mkdir(parents=True, exist_ok=True)
-    with _alone(FileLock(cache / f".{remote.name}.lock"), remote.name):
+    with _alone(target):
         if target.exists():
             verify(target, remote, cache, sha256)
             return target
         check, limit = lambda path: verify(path, remote, cache, sha256), remote.size or 20 * 2**30
-        downloader = ResumingDownloader(cache / f"{remote.name}.part", check=check, limit=limit)
-        return Path(pooch.retrieve(remote.url, known_hash=None, fname=remote.name, path=cache, downloader=downloader))
+        ResumingDownloader(cache / f"{remote.name}.part", check=check, limit=limit)(remote.url, target)
+        return target
 
 # %% ../nbs/00_downloads.ipynb #beeaa450
 def _by_hand(

@@ -49,12 +49,16 @@ def _check_order(table: pd.DataFrame, what: str) -> None:
 ANNOTATION_COLUMNS = ["gene", "chromosome", "start", "end", "strand"]
 "Columns of an annotation."
 
+_LONGEST, _MOST = 1_000_000, 2_000_000  # characters of a line; genes, of which no genome has a tenth
+
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     "Number and tab-separated fields of each line that is no comment."
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST), ""), 1):
+                if len(line) == _LONGEST:
+                    raise DataError(f"line {number} of {path.name} has no end: it is no annotation, or damaged.")
                 if line.strip() and not line.startswith(("#", "track", "browser")):
                     yield number, line.rstrip("\r\n").split("\t")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
@@ -98,6 +102,8 @@ def read_annotation(
             raise DataError(f"line {number} of {path.name} is no {suffix[1:].upper()}: {error}.") from error
         if row is not None:
             rows.append(row)
+        if len(rows) > _MOST:
+            raise DataError(f"{path.name} holds more than {_MOST:,} genes: it is no annotation of a genome, or damaged.")
     if not rows:
         raise DataError(f"{path.name} holds no gene: a GTF needs lines whose third column is 'gene'.")
     return check_annotation(pd.DataFrame(rows, columns=ANNOTATION_COLUMNS))

@@ -70,7 +70,7 @@ class Parameters:
     max_seconds: float = option("longest training of one method and seed, in seconds (default: none)", float, least=1, reports=_COMPARING)
     max_cells: int = option("cells that a silhouette is measured on (default: 30000)", int, least=100, reports=_COMPARING)
     resolutions: int = option("clusterings that the NMI tries (default: 20)", int, least=1, reports=_COMPARING)
-    workers: int = option("methods and seeds at a time, each in its own process with a share of the cores (default: 1)", int, least=1, reports=("benchmark",))
+    workers: int = option("methods and seeds at a time, in processes that share the cores (default: 1)", int, least=1, most=1024, reports=("benchmark",))
     dask: str = option("address of a Dask cluster that takes the methods and seeds, e.g. tcp://host:8786", metavar="ADDRESS", reports=("benchmark",))
     genes: str = option("marker genes to draw, separated by commas (default: the most specific ones)", metavar="NAMES", reports=_BIOLOGY)
     root: str = option("cell type that the pseudotime starts from (default: found)", metavar="TYPE", reports=_BIOLOGY)
@@ -150,12 +150,21 @@ def read_parameters(
     if path.stat().st_size > 1_000_000:
         raise DataError(f"{path} has {path.stat().st_size:,} bytes: that is no file of parameters. They are lines like `epochs: 20`.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = _plain_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} must hold lines like `epochs: 20`, got a {type(values).__name__}.")
+    if "dask" in values:
+        raise DataError(f"{path}: dask names a machine that may run code in this process, so no file decides about it: say it with --dask.")
     return absolute(checked(values, str(path), report), path.parent)
+
+
+def _plain_yaml(text: str) -> dict:
+    "YAML without references, of which a few lines unfold to more than any memory holds."
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+        raise yaml.YAMLError("references (*name) are not allowed, write the value itself")
+    return yaml.safe_load(text) or {}
 
 
 def absolute(

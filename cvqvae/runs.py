@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 from mudata import MuData
 
 from .checks import DataError
-from .files import check_file, probe_file
+from .files import check_file, probe_file, remove_parts, write_atomically
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
 from .training import Callback
@@ -131,10 +132,7 @@ def run_folder(
         print(f"An earlier run was interrupted; what there is of it lies in {folder}.", flush=True)
     if _busy(out):
         raise DataError(f"Another run is writing {out} right now: give another --out, or wait for it.")
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}{_MARK}", dir=out.parent))
-    partial.chmod(0o755)
-    lock = FileLock(partial / _LOCK)
-    lock.acquire()
+    partial, lock = _begun(out)
     try:
         yield partial
     except BaseException as error:
@@ -142,6 +140,16 @@ def run_folder(
         raise
     _unlock(partial, lock)
     _name(partial, out)
+
+
+def _begun(out: Path) -> tuple[Path, FileLock]:
+    "A folder gets the mark of a run when it is locked: without a lock another start would take it for an interrupted one."
+    early = "-new-" if os.name == "posix" else _MARK  # Windows renames no folder with an open file
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}{early}", dir=out.parent))
+    partial.chmod(0o755)
+    lock = FileLock(partial / _LOCK)
+    lock.acquire()
+    return (partial if early == _MARK else partial.replace(out.with_name(f".{out.name}{_MARK}{partial.name[-8:]}"))), lock
 
 
 def _unlock(partial: Path, lock: FileLock) -> None:
@@ -228,8 +236,8 @@ def checkpoint_path(
 
 
 def _forget(checkpoint: Path) -> None:
-    for path in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}-*.part")):
-        path.unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
+    remove_parts(checkpoint.parent)
     if checkpoint.parent.is_dir() and not any(checkpoint.parent.iterdir()):
         checkpoint.parent.rmdir()
 
@@ -248,7 +256,7 @@ def run_analysis(
     with run_folder(out) as partial:
         write_html(execute(name, partial, used))
         record = record_of(parameters, used, started, name) | {"cells_sha256": identity}
-        (partial / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_atomically(partial / "run.json", lambda path: path.write_text(json.dumps(record, indent=1), encoding="utf-8"))
     if "checkpoint" in used:
         _forget(Path(used["checkpoint"]))
     return out

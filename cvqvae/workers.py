@@ -8,6 +8,7 @@ __all__ = ['Failed', 'reason_of', 'attempted', 'threads_for', 'run_jobs']
 # %% ../nbs/08_workers.ipynb #0f4eb621
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -67,7 +68,13 @@ _DIED = Failed("its process died")
 
 
 def _begin(sent: bytes) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _COMMON[:] = [attempted(ForkingPickler.loads, sent, ())]
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _work(function: Callable, job: tuple) -> Any:

@@ -5,6 +5,7 @@ tests, many times for the robustness report. A process that forks must not have 
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -20,15 +21,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from mudata import read_h5mu
 
-from cvqvae import runs
+from cvqvae import command, runs
+from cvqvae.benchmark import run_benchmark
 from cvqvae.checks import DataError
 from cvqvae.datasets import read_mudata, read_pair
 from cvqvae.downloads import RemoteFile, fetch
 from cvqvae.files import probe_file, write_atomically
 from cvqvae.integration import CVQVAE
 from cvqvae.parameters import Parameters, read_parameters
+from cvqvae.preprocessing import preprocess
 from cvqvae.runs import free_folder
 from cvqvae.simulation import simulate
 from cvqvae.storage import FORMAT, load_folder, save_folder
@@ -65,11 +70,11 @@ def ended(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def killed(work, seconds, ready=None):
-    "Run work in a process that is killed (signal 9) so many seconds after it has started, or after the file `ready` appears; True when it was killed."
+def killed(work, seconds, ready=lambda: True):
+    "Run work in a process that is killed (signal 9) so many seconds after it has started, or after it is `ready`; True when it was killed."
     pid = child(work)
-    deadline = time.time() + 30
-    while ready is not None and not ready.exists() and time.time() < deadline:
+    deadline = time.time() + 60
+    while not ready() and time.time() < deadline:
         time.sleep(0.001)
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
@@ -159,14 +164,13 @@ class _Slow(BaseHTTPRequestHandler):
 
 def kill_downloads(folder, times, seed=0):
     "Kill a process that downloads; under its name the file is whole or absent, and the last attempt completes it."
-    import hashlib
-
     chance, server = random.Random(seed), SlowServer()
     remote = RemoteFile(server.url, hashlib.sha256(CONTENT).hexdigest())
     for _ in range(times):
         killed(lambda: fetch(remote, folder), chance.uniform(0.0, 0.06))
         assert not (folder / remote.name).exists() or (folder / remote.name).read_bytes() == CONTENT
     assert fetch(remote, folder).read_bytes() == CONTENT
+    assert [path.name for path in folder.iterdir() if path.suffix != ".lock"] == [remote.name]
     server.shutdown()
     server.server_close()
     return times
@@ -186,7 +190,7 @@ def kill_fits(folder, times, seed=0, epochs=60):
 
     chance, path, found = random.Random(seed), folder / "fit.safetensors", []
     for _ in range(times):
-        killed(lambda: fit_with(small_cells(), path, epochs), chance.uniform(0.0, 0.4), ready=path)
+        killed(lambda: fit_with(small_cells(), path, epochs), chance.uniform(0.0, 0.4), ready=path.exists)
         with safe_open(path, "pt") as file:
             found.append(json.loads(file.metadata()["cvqvae"])["epoch"])
     model = fit_with(small_cells(), path, epochs)
@@ -358,8 +362,21 @@ def full_disks(folder, times=1):
     (folder / "closed").mkdir(mode=0o555)
     found["read-only save"] = refused(lambda: save_folder(folder / "closed" / "model", *generation(8), overwrite=True), OSError, nobody)
     found["read-only run"] = refused(lambda: free_folder(folder / "closed" / "run"), DataError, nobody)
+    found |= full_downloads(folder / "cache")
     found["old model"] = load_folder(folder / "model")[1]["generation"]
     found["old file"] = (folder / "state.json").read_text()
+    return found
+
+
+def full_downloads(cache):
+    "A download that the disk has no room for, one into a read-only folder, and the next one."
+    server = SlowServer(pause=0)
+    remote, limit = RemoteFile(server.url, hashlib.sha256(CONTENT).hexdigest()), lambda: small_disk(0.2)
+    found = {"download": refused(lambda: fetch(remote, cache), DataError, limit), "half downloads": sorted(path.name for path in cache.glob("[!.]*"))}
+    found["next download"] = fetch(remote, cache).read_bytes() == CONTENT
+    found["read-only download"] = refused(lambda: fetch(remote, cache.parent / "closed" / "cache"), DataError, nobody)
+    server.shutdown()
+    server.server_close()
     return found
 
 
@@ -414,6 +431,101 @@ def runs_together(folder, times):
     return {"codes": codes, "same embedding": all(np.array_equal(found[0], other) for other in found), "names": names}
 
 
+def integrate_by_command(cells, out, cache):
+    "The process becomes `cvqvae integrate`, with what it says in a file beside the run and its caches in a folder of all."
+    log = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ |= {name: str(cache) for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR")}
+    flags = ["--mudata", cells, "--out", out, *"--batch batch --labels cell_type --epochs 2 --components 6".split()]
+    os.execv(sys.executable, [sys.executable, "-W", "ignore", "-c", PROGRAM, "integrate", *map(str, flags)])
+
+
+def crowd(folder, times):
+    "Ten real commands at once, notebooks and all: into ten folders, then into one; with one folder of caches and one of checkpoints."
+    cells, number, found = folder / "cells.h5mu", 10, {}
+    assert ended(child(lambda: small_cells().write_h5mu(cells))) == 0
+    for place, outs in {"ten": [f"run{i}" for i in range(number)], "one": ["run"] * number}.items():
+        (folder / place).mkdir()
+        started = [child(lambda out=folder / place / out: integrate_by_command(cells, out, folder / "cache")) for out in outs]
+        codes, said = [ended(pid) for pid in started], "".join(path.read_text() for path in (folder / place).glob("*.log"))
+        read_all(folder / place)
+        made = [read_h5mu(path).obsm["X_cvqvae"] for path in (folder / place).glob("*/integrated.h5mu")]
+        found[place] = {"codes": sorted(codes), "whole runs": len(made), "same embedding": all(np.array_equal(made[0], other) for other in made),
+                        "said": sorted({line for line in said.splitlines() if line.startswith(("cvqvae:", "An earlier", "Traceback", "note:"))}),
+                        "names": sorted(path.name for path in (folder / place).iterdir() if path.suffix != ".log")}
+    return found
+
+
+# comparisons -------------------------------------------------------------------------------------------------------------------------
+
+COMPARED = "--batch batch --labels cell_type --methods cvqvae,cvqvae-paper --seeds 0,1 --epochs 2 --components 6 --resolutions 1".split()
+PROGRAM = "import sys; from cvqvae.command import main; sys.exit(main())"
+
+
+def compared(name, folder, parameters):
+    "In place of a notebook: the comparison that it makes."
+    methods, seeds = parameters["methods"].split(","), [int(seed) for seed in parameters["seeds"].split(",")]
+    plan = dict(batch_key="batch", labels_key="cell_type", epochs=parameters["epochs"], evaluation={"resolutions": 1})
+    mdata = read_mudata(parameters["mudata"])
+    with quiet():
+        preprocess(mdata, n_components=6, batch_key="batch")
+        run_benchmark(mdata, methods, seeds, folder, results=parameters["results"], **plan)
+    (folder / f"{name}.ipynb").write_text("{}")
+
+
+def compare_once(cells, out):
+    "`cvqvae benchmark` without its notebook, which takes longer than what it does here."
+    runs.execute, runs.write_html = compared, lambda notebook: None
+    assert command.main(["benchmark", "--mudata", str(cells), "--out", str(out), *COMPARED]) == 0
+
+
+def compare_by_command(cells, out):
+    "The process becomes `cvqvae benchmark`, notebook and all."
+    os.execv(sys.executable, [sys.executable, "-W", "ignore", "-c", PROGRAM, "benchmark", "--mudata", str(cells), "--out", str(out), *COMPARED])
+
+
+def read_all(folder):
+    "Read every table, record and array below a folder, also those of a run that was killed; returns the temporary files beside them."
+    read = {".csv": pd.read_csv, ".json": lambda path: json.loads(path.read_text()), ".npz": lambda path: dict(np.load(path))}
+    for path in folder.rglob("*"):
+        if path.suffix in read:
+            read[path.suffix](path)
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob(".*.part"))
+
+
+def same_table(one, other):
+    "Are two tables of scores equal, with every row once? What a job cost may differ."
+    tables = [pd.read_csv(run / "scores.csv") for run in (one, other)]
+    assert not any(table.duplicated(["method", "seed", "view", "metric"]).any() for table in tables)
+    return tables[0][lambda t: t["group"] != "cost"].equals(tables[1][lambda t: t["group"] != "cost"])
+
+
+def more_than_now(folder, pattern):
+    "A function that says whether files have appeared since, or the run is complete."
+    before = set(folder.glob(pattern))
+    return lambda: (folder / "run").exists() or bool(set(folder.glob(pattern)) - before)
+
+
+def kill_comparisons(folder, times, start=compare_once, longest=2.0, seed=0):
+    "Kill comparisons at random moments; the next start keeps what is whole, does the rest and clears away."
+    chance, cells, at_work, found = random.Random(seed), folder / "cells.h5mu", folder / "killed", []
+    assert ended(child(lambda: small_cells().write_h5mu(cells))) == 0
+    undisturbed = child(lambda: start(cells, folder / "whole" / "run"))
+    while len(found) < times:
+        shutil.rmtree(at_work / "run", ignore_errors=True)
+        if killed(lambda: start(cells, at_work / "run"), chance.uniform(0, longest), more_than_now(at_work, chance.choice([".run-run-*", "results/*.npz"]))):
+            read_all(at_work)
+            found.append(len(list(at_work.glob("results/*.npz"))))
+        if len(list(at_work.glob("results/*.npz"))) == 7:  # all that there is to do
+            shutil.rmtree(at_work / "results")
+    (at_work / "results").mkdir(exist_ok=True)
+    (at_work / "results" / ".raw-0-0.npz-abcd1234.part").write_bytes(b"half")
+    assert ended(child(lambda: start(cells, at_work / "run"))) == ended(undisturbed) == 0
+    return {"same table": same_table(at_work / "run", folder / "whole" / "run"), "results kept after a kill": found,
+            "temporary files left": [name for name in read_all(at_work) if name.startswith("results")]}
+
+
 # the jobs ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -426,7 +538,9 @@ def compare_fits(folder, times):
 JOBS = {
     "saves": lambda folder, times: kill_saves(folder / "model", times), "writes": lambda folder, times: kill_writes(folder / "state.json", times),
     "downloads": lambda folder, times: kill_downloads(folder / "cache", times), "fits": compare_fits, "runs": kill_runs,
-    "together": runs_together,
+    "comparisons": lambda folder, times: kill_comparisons(folder, max(3, times // 2)),
+    "commands": lambda folder, times: kill_comparisons(folder, max(2, times // 10), compare_by_command, longest=12.0),
+    "together": runs_together, "crowd": crowd,
     "disks": full_disks, "fuzz": fuzz,
 }
 

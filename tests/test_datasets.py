@@ -305,7 +305,7 @@ def serve():
 
 def download(server, tmp_path, attempts=5):
     out = tmp_path / "out"
-    downloads.ResumingDownloader(tmp_path / "cells.part", attempts=attempts, chunk=1000)(server.url, out, None)
+    downloads.ResumingDownloader(tmp_path / "cells.part", attempts=attempts, chunk=1000)(server.url, out)
     return out.read_bytes()
 
 

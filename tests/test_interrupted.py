@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from cvqvae import runs
+from cvqvae import downloads, runs
 from cvqvae.checks import DataError
 from cvqvae.parameters import Parameters
 
 TIMES = int(os.environ.get("CVQVAE_FAULTS", "4"))
+OFTEN = TIMES >= 10  # then also what takes minutes
 
 
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory):
     "What came of every job of faults.py except the fuzzer."
     command = [sys.executable, "-W", "ignore", Path(__file__).with_name("faults.py"), tmp_path_factory.mktemp("faults") / "jobs", TIMES]
-    names = ["saves", "writes", "downloads", "fits", "runs", "together", "disks"]
+    names = ["saves", "writes", "downloads", "fits", "runs", "comparisons", "together", "disks"] + ["commands", "crowd"] * OFTEN
     done = subprocess.run([*map(str, command), *names], capture_output=True, text=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["job"] for row in rows] == names and not any(row["code"] for row in rows), done.stdout + done.stderr
@@ -46,6 +47,12 @@ def test_a_killed_run_is_continued_and_named(faults):
     assert not [name for name in found["folders"] if name.startswith(".") or name == "checkpoints"]
 
 
+@pytest.mark.parametrize("job", ["comparisons", pytest.param("commands", marks=pytest.mark.skipif(not OFTEN, reason="minutes: set CVQVAE_FAULTS=10"))])
+def test_a_comparison_that_was_killed_ends_in_the_same_table(faults, job):
+    found = faults[job]
+    assert found["same table"] and found["temporary files left"] == [] and len(found["results kept after a kill"]) >= 2
+
+
 def test_two_runs_into_one_folder_do_not_mix(faults):
     assert faults["runs"]["refused while another writes"]
 
@@ -54,6 +61,23 @@ def test_a_full_disk_is_an_error_and_loses_nothing(faults):
     found = faults["disks"]
     assert found["save"] and found["write"] and found["training goes on"]
     assert found["old model"] == 7 and found["old file"] == "[7]" and found["left behind"] == ["model", "state.json"]
+
+
+def test_a_download_without_room_is_an_error_and_leaves_nothing_half(faults):
+    found = faults["disks"]
+    assert found["download"] and found["half downloads"] == [] and found["next download"] and found["read-only download"]
+
+
+def test_a_download_that_does_not_fit_says_so_before_its_first_byte(tmp_path, monkeypatch):
+    class Answer:
+        headers, history, status_code, url = {"Content-Length": str(2**60)}, [], 200, "https://example.org/cells.h5ad"
+        raise_for_status = __exit__ = lambda self, *args: None
+        __enter__ = lambda self: self
+
+    monkeypatch.setattr("requests.get", lambda *args, **options: Answer())
+    with pytest.raises(DataError, match="cells.h5ad cannot be written .*No space left.*free some space"):
+        downloads.fetch(downloads.RemoteFile(Answer.url, "0" * 64), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_a_read_only_folder_is_an_error_before_any_work(faults):
@@ -98,6 +122,15 @@ def test_a_result_that_was_damaged_is_computed_again(tmp_path):
 
 def test_ten_runs_at_once_finish_alike(faults):
     assert faults["together"] == {"codes": [0] * 10, "same embedding": True, "names": ["cells.h5mu", *(f"run{i}" for i in range(10))]}
+
+
+@pytest.mark.skipif(not OFTEN, reason="minutes: set CVQVAE_FAULTS=10")
+def test_ten_commands_at_once_finish_alike_or_say_who_is_first(faults):
+    ten, one = faults["crowd"]["ten"], faults["crowd"]["one"]
+    assert ten["codes"] == [0] * 10 and ten["whole runs"] == 10 and ten["same embedding"] and ten["said"] == []
+    assert ten["names"] == [f"run{i}" for i in range(10)]
+    assert set(one["codes"]) <= {0, 1, 2} and one["whole runs"] >= one["codes"].count(0) >= 1 and one["same embedding"]
+    assert all("Another run is writing" in line or "was taken while" in line for line in one["said"])
 
 
 def test_a_run_without_cells_leaves_nothing(tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -23,12 +24,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cvqvae import public, runs
+from cvqvae import gene_activity, public, runs
 from cvqvae.checks import DataError
 from cvqvae.command import main
 from cvqvae.datasets import load_dataset, read_any, read_modality, read_mudata
 from cvqvae.downloads import RemoteFile, fetch, fetch_all
-from cvqvae.files import check_file, probe_file, unpack
+from cvqvae.files import check_contents, check_file, probe_file, unpack
 from cvqvae.integration import CVQVAE
 from cvqvae.parameters import Parameters, checked, read_parameters
 
@@ -189,6 +190,23 @@ def test_parameters_are_data_in_the_notebook(tmp_path, name, value):
     scope = {}
     exec(source, scope)
     assert scope[name] == value and not (tmp_path / "trace").exists() and "os" not in scope
+
+
+def test_a_parameters_file_cannot_name_a_machine_that_runs_code(tmp_path):
+    "What a Dask scheduler sends is unpickled by its client."
+    (tmp_path / "p.yaml").write_text("dask: tcp://127.0.0.1:8786")
+    with pytest.raises(DataError, match="p.yaml: dask names a machine.*--dask"):
+        read_parameters(tmp_path / "p.yaml", "benchmark")
+    assert checked({"dask": "tcp://127.0.0.1:8786"}).dask  # the flag may
+
+
+def test_modules_in_the_working_directory_are_not_imported(tmp_path, monkeypatch):
+    path = files(tmp_path) / "rna.h5ad"
+    for name in ("h5py", "psutil", "os", "numpy", "resource"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    probe_file(path)
+    assert not (tmp_path / "trace").exists()
 
 
 def test_no_module_unpickles_or_evaluates(root):
@@ -398,6 +416,47 @@ def test_files_of_one_name_in_read_only_folders_stay_apart(tmp_path, monkeypatch
         (tmp_path / name).mkdir()
         (tmp_path / name / "cells.h5ad.gz").write_bytes(gzip.compress(name.encode()))
     assert [public.unpacked(tmp_path / name / "cells.h5ad.gz").read_text() for name in ("one", "two")] == ["one", "two"]
+
+
+def test_a_parameters_file_that_laughs_a_billion_times(tmp_path):
+    levels = [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12)]
+    (tmp_path / "p.yaml").write_text("\n".join(["a0: &a0 {epochs: 3}", *levels]))
+    started = time.perf_counter()
+    with pytest.raises(DataError, match="p.yaml is not readable YAML: references"):
+        read_parameters(tmp_path / "p.yaml")
+    assert time.perf_counter() - started < 5
+
+
+def test_a_text_that_is_stored_once_and_named_a_million_times(tmp_path):
+    path, times = files(tmp_path) / "rna.h5ad", 2**16
+    with h5py.File(path, "r+") as file:
+        texts = file["uns"].create_dataset("bomb", (times,), h5py.string_dtype(), chunks=(times,), compression="gzip")
+        texts[0] = "x" * 1_000_000
+    with h5py.File(path, "r+") as file:
+        texts = file["uns/bomb"]
+        reference = zlib.decompress(texts.id.read_direct_chunk((0,))[1])[:16]
+        texts.id.write_direct_chunk((0,), zlib.compress(reference * times))
+        texts.attrs["encoding-type"], texts.attrs["encoding-version"] = "string-array", "0.2.0"
+    assert path.stat().st_size < 3_000_000
+    with pytest.raises(DataError, match="rna.h5ad holds texts that unfold to many times its size"):
+        probe_file(path)
+
+
+def test_a_chunk_larger_than_its_array_is_counted(tmp_path):
+    path = files(tmp_path) / "rna.h5ad"
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("obsm/X_chunk", (60, 2), "f4", maxshape=(None, None), chunks=(2**15, 2**14))
+    check_file(path)
+    with h5py.File(path) as file, pytest.raises(DataError, match="claims"):
+        check_contents(file, limit=2**30)
+
+
+@pytest.mark.parametrize("content, words", [(b"x" * 2_000_000, "has no end"), (b"chr1\t10\t500\tA\t0\t+\n" * 1001, "genes.bed.gz holds more than 1,000 genes")])
+def test_an_annotation_that_unpacks_without_end(tmp_path, monkeypatch, content, words):
+    monkeypatch.setattr(gene_activity, "_MOST", 1000)
+    (tmp_path / "genes.bed.gz").write_bytes(gzip.compress(content, 1))
+    with pytest.raises(DataError, match=words):
+        gene_activity.read_annotation(tmp_path / "genes.bed.gz")
 
 
 # downloads ---------------------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
 """Jobs in several processes and on a Dask cluster: the table of a serial run, and a row for what failed."""
 
 import os
+import subprocess
+import sys
+import time
 import warnings
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from cvqvae.baselines import METHODS, Method
@@ -59,6 +63,7 @@ def test_workers_give_the_table_of_a_serial_run(cells, serial, tmp_path):
     assert_same_table(run_benchmark(cells, METHODS_COMPARED, SEEDS, tmp_path, workers=2, **PLAN), serial)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()} == before, "what is kept is not computed again"
     next((tmp_path / "results").glob("cvqvae-1-*-*.csv")).unlink()
+    next((tmp_path / "results").glob("cvqvae-0-*-*.csv")).write_text("view,metric\nstac")  # damaged: scored again
     assert_same_table(run_benchmark(cells, METHODS_COMPARED, SEEDS, tmp_path, workers=2, **PLAN), serial)
 
 
@@ -92,3 +97,31 @@ def test_a_method_of_ones_own_reaches_the_workers(cells, tmp_path, monkeypatch):
 def test_places_that_cannot_be(changes):
     with pytest.raises(DataError, match="workers=|no Dask scheduler answers|cvqvae\\[dask\\]"):
         list(run_jobs(divmod, 7, [(2,)], **changes))
+
+
+STARTER = """
+from cvqvae.workers import run_jobs
+from test_workers import waits
+
+if __name__ == "__main__":
+    for job in run_jobs(waits, None, [(0,), (0,), (60,), (60,)], workers=2):
+        print(job, flush=True)
+"""
+
+
+def waits(common, seconds):
+    time.sleep(seconds)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signal 9")
+def test_workers_end_when_their_starter_is_killed(root, tmp_path):
+    (tmp_path / "starter.py").write_text(STARTER)
+    paths = os.pathsep.join([str(root), str(root / "tests")])
+    starter = subprocess.Popen([sys.executable, "-W", "ignore", tmp_path / "starter.py"], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths})
+    starter.stdout.readline()
+    workers = psutil.Process(starter.pid).children(recursive=True)
+    assert len(workers) >= 2
+    starter.kill()
+    starter.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
