@@ -84,7 +84,7 @@ def map_files(
     fitted.embed(cells)
     if known:
         write_labels(cells, *known)
-    write_atomically(path, cells.write)
+    write_atomically(path, cells.write, locks=True)
     return report
 
 
@@ -127,7 +127,7 @@ def translate_files(
     names = {kind: name for name, kind in fitted.kinds.items()}
     target = to if to in fitted.modalities else names.get(KIND_OF_FLAG.get(to, ""), to)
     predicted = fitted.translate(adata, target, source, features)
-    write_atomically(path, predicted.write_h5ad)
+    write_atomically(path, predicted.write_h5ad, locks=True)
     return predicted
 
 # %% ../nbs/09_apply.ipynb #1524dfa5

@@ -167,7 +167,7 @@ def _locked(
     "The checksums that first downloads left behind."
     lock = folder / "checksums.json"
     try:
-        return json.loads(lock.read_text()) if lock.exists() else {}
+        return json.loads(lock.read_text()) if os.path.exists(lock) else {}
     except ValueError as error:
         raise DataError(f"{lock} is damaged ({error}): remove it, and the files beside it that you do not trust.") from error
 
@@ -257,7 +257,7 @@ def fetch(
 ) -> Path:  # verified file in the cache; raises DataError
     "Download one file unless it is cached, and verify it."
     target = cache / remote.name
-    if target.exists() and sha256 is None:
+    if os.path.exists(target) and sha256 is None:  # unlike Path.exists, no error in a folder that may not be read
         return target
     _allowed(remote, cache, sha256, trust_first_use)
     with _alone(target):
@@ -276,7 +276,7 @@ def _by_hand(
     "A file that lies in a data folder already."
     for folder in folders:
         for name in (remote.name.removesuffix(".gz"), remote.name):
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):
                 return folder / name
     return None
 
@@ -295,6 +295,6 @@ def fetch_all(
         raise DataError(f"sha256 names {', '.join(sorted(unknown))}, which {name!r} does not consist of.")
     files = CATALOGUE[name].files
     for remote in files.values():  # before the first byte of the first file
-        if not _by_hand(remote, folders) and not (cache / remote.name).exists():
+        if not _by_hand(remote, folders) and not os.path.exists(cache / remote.name):
             _allowed(remote, cache, known.get(remote.name), trust_first_use)
     return {role: _by_hand(remote, folders) or fetch(remote, cache, known.get(remote.name), trust_first_use) for role, remote in files.items()}

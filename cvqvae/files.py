@@ -244,11 +244,12 @@ def unpack(
 def write_atomically(
     path: Path,  # file to write or replace
     write,  # function of the temporary path
+    locks: bool = False,  # `write` locks the file itself, as HDF5 does
 ) -> Path:  # the same path
     "Write under another name beside it, sync, rename; what fails leaves no trace."
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
-    held = _held(handle)
+    held = _held(handle, not locks)
     try:
         write(Path(partial))
         _sync(Path(partial))
@@ -260,10 +261,10 @@ def write_atomically(
     return path
 
 
-def _held(handle: int):
+def _held(handle: int, lock: bool):
     "An open file that `remove_parts` leaves alone until it is closed, or its process killed."
     file = os.fdopen(handle)
-    if _fcntl is None:
+    if _fcntl is None or not lock:
         file.close()  # Windows renames no open file
         return file
     with suppress(OSError):  # not every file system can

@@ -101,7 +101,7 @@ def test_a_place_on_a_machine_is_seen(text):
     assert re.search(PLACES, text)
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem != "results_paper"], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_outputs_name_no_place_on_the_machine_that_made_them(path):
     places = re.compile(f"{PLACES}|{re.escape(str(ROOT))}")
     found = [line for cell in cells_of(path) for text in shown_text(cell) for line in text.splitlines() if places.search(line)]

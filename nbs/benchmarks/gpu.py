@@ -52,7 +52,7 @@ def plain_epochs(model, cells, training, device, workers):
 
 
 def measured(way, config, training, cells, device, workers, short):
-    "A row of the table: seconds of all epochs as they ran, of the first (which records and compiles) and of the others, and the loss after `short` and after all epochs."
+    "A row of the table: seconds of all epochs, of the first (which records and compiles) and of the others; the loss after `short` and all epochs."
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started, model = time.perf_counter(), CrossVQVAE(config)
