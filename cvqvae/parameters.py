@@ -150,7 +150,7 @@ def read_parameters(
     if path.stat().st_size > 1_000_000:
         raise DataError(f"{path} has {path.stat().st_size:,} bytes: that is no file of parameters. They are lines like `epochs: 20`.")
     try:
-        values = _plain_yaml(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(values, dict):
@@ -160,11 +160,13 @@ def read_parameters(
     return absolute(checked(values, str(path), report), path.parent)
 
 
-def _plain_yaml(text: str) -> dict:
-    "YAML without references, of which a few lines unfold to more than any memory holds."
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-        raise yaml.YAMLError("references (*name) are not allowed, write the value itself")
-    return yaml.safe_load(text) or {}
+class _PlainLoader(yaml.SafeLoader):
+    "Without references, of which a few lines unfold to more than any memory holds."
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("references (*name) are not allowed, write the value itself")
+        return super().compose_node(parent, index)
 
 
 def absolute(
