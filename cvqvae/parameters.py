@@ -150,7 +150,7 @@ def read_parameters(
     if path.stat().st_size > 1_000_000:
         raise DataError(f"{path} has {path.stat().st_size:,} bytes: that is no file of parameters. They are lines like `epochs: 20`.")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader) or {}
+        values = _PlainLoader(path.read_text(encoding="utf-8")).get_single_data() or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(values, dict):
