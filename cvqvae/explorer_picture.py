@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['SHARPER', 'PANEL', 'disc', 'covered_pixels', 'top_cells', 'packed_rgb', 'MapFrame', 'Colouring', 'rgb',
-           'legend_panel', 'scale_panel', 'png', 'map_picture']
+           'legend_panel', 'scale_panel', 'map_picture']
 
 # %% ../nbs/08_explorer_picture.ipynb #9e4fa87a
-import struct
-import zlib
+import io
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 
 from .figures import MISSING, MISSING_COLOUR, figure_style, group_colours
@@ -187,18 +187,6 @@ def scale_panel(
     return _panel(draw, title)
 
 # %% ../nbs/08_explorer_picture.ipynb #9173250d
-def png(
-    pixels: np.ndarray,  # uint8 [rows, columns, 3]
-) -> bytes:
-    "A picture as the bytes of a PNG file, lightly compressed."
-    rows, columns, _ = pixels.shape
-    lines = np.zeros((rows, 3 * columns + 1), np.uint8)  # each begins with 0: no filter
-    lines[:, 1:] = pixels.reshape(rows, -1)
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 1)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks)
-
-
 def map_picture(
     frame: MapFrame,
     colouring: Colouring,
@@ -207,4 +195,6 @@ def map_picture(
     "Map and panel, side by side."
     grey = rgb([MISSING_COLOUR])
     painted = frame.paint(np.where(inside[:, None], colouring.colours, grey), np.where(inside, colouring.height, np.int16(-2)))
-    return png(np.hstack([painted, colouring.panel]))
+    sink = io.BytesIO()
+    imsave(sink, np.ascontiguousarray(np.hstack([painted, colouring.panel])), format="png", pil_kwargs={"compress_level": 1})
+    return sink.getvalue()
