@@ -138,8 +138,7 @@ def few_codes(
     model, config = trainer.model.config, trainer.config
     changes = [] if config.kmeans_codes else ["kmeans_codes=True (codes start at cells)"]
     if model.revive_below == 0:
-        steps = config.epochs * math.ceil(len(trainer.train_data) / config.batch_size)
-        faded = max(0.01, model.decay ** (steps / 2))  # the moving count of an unused code half-way
+        faded = max(0.01, model.decay ** (config.epochs * trainer.steps_per_epoch / 2))  # the moving count of an unused code half-way
         changes.append(f"revive_below={faded:.2g} (unused codes move to cells)")
     changes += ["more epochs", f"a smaller n_codes than {model.n_codes}"]
     return f"Only about {alive:.0f} of {possible:,} possible codes are alive: cells of different kinds may share a code. Try {', or '.join(changes)}."

@@ -29,9 +29,9 @@ def toy(n=1000, k=20):
     return CellData(inputs, torch.eye(3)[torch.arange(n) % 3])
 
 
-def trained(device="cuda", callbacks=(), preset="paper", epochs=4, batch_size=256, model=None, **training):
+def trained(device="cuda", callbacks=(), preset="paper", epochs=4, batch_size=256, **training):
     size = {"hidden": (64, 32), "n_codes": 64} if preset == "paper" else {}
-    config = ModelConfig((20, 20), n_batches=3, **{**PRESETS[preset].model, **size, **(model or {})})
+    config = ModelConfig((20, 20), n_batches=3, **{**PRESETS[preset].model, **size})
     options = {**PRESETS[preset].training, "epochs": epochs, "batch_size": batch_size, **training}
     return Trainer(CrossVQVAE(config), toy(), TrainingConfig(**options), callbacks, device).fit()
 
