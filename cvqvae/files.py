@@ -43,6 +43,29 @@ def _hint(path: Path) -> str:
     known = [hint for magic, hint in _STARTS.items() if start.startswith(magic.lower())]
     return known[0] if known else "it may be truncated or of another format: copy it again"
 
+# %% ../nbs/00_files.ipynb #5954eb04
+_DEFLATE = 1032  # times its own size is the most that a packed chunk can unpack to
+_INFLATED = 2**30  # bytes that any chunk may unpack to for a moment
+_HARMLESS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}  # leave the size as it is
+
+
+def _refuse_inflated(name: str, place: str, array: h5py.Dataset) -> None:
+    "Raise `DataError` for an array with a chunk that unpacks to more than an array of that shape has room for, or that is packed twice."
+    plan = array.id.get_create_plist()
+    steps = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
+    if array.chunks is None or h5py.h5z.FILTER_DEFLATE not in steps:
+        return
+    if sorted(set(steps) - _HARMLESS) != [h5py.h5z.FILTER_DEFLATE] or steps.count(h5py.h5z.FILTER_DEFLATE) > 1:
+        raise DataError(f"{name}: {place} is compressed twice, as no program does by itself: write the file again with anndata or mudata.")
+    large, room = [], math.prod(array.chunks) * array.id.get_type().get_size()
+    array.id.chunk_iter(lambda chunk: large.append(chunk.chunk_offset) if chunk.size * _DEFLATE > _INFLATED else None)
+    for offset in large:
+        skipped, packed = array.id.read_direct_chunk(offset)
+        with suppress(zlib.error):  # damage is the reader's to report
+            unpacked = b"" if skipped >> steps.index(h5py.h5z.FILTER_DEFLATE) & 1 else zlib.decompressobj().decompress(packed, room + 1)
+            if len(unpacked) > room:
+                raise DataError(f"{name}: {place} has a chunk that unpacks to more than the {room:,} bytes it declares: the file is damaged or malicious.")
+
 # %% ../nbs/00_files.ipynb #3ca7e691
 def _foreign(group: h5py.Group, name: str) -> bool:
     "Does a member of a group lead out of its file?"
@@ -70,6 +93,7 @@ def check_contents(
                 raise DataError(f"{file.filename}: {place}{name} lies in another file. Copy the data into one file first, with h5repack or anndata.")
             member = group.get(name)
             if isinstance(member, h5py.Dataset):
+                _refuse_inflated(file.filename, f"{place}{name}", member)
                 size = max(member.size or 0, math.prod(member.chunks or ()))  # a chunk may be larger than the array
                 claimed += 0 if backed and _COUNTS.search(place + name) else size * max(member.dtype.itemsize, 1)
             elif isinstance(member, h5py.Group):

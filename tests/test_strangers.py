@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from cvqvae import files as opened
 from cvqvae import gene_activity, public, runs
 from cvqvae.checks import DataError
 from cvqvae.command import main
@@ -136,6 +137,9 @@ def test_pickles_in_a_zarr_store_are_not_opened(tmp_path, packing):
 
 def test_a_zarr_store_stays_within_its_folder_and_memory(tmp_path):
     store = store_with(tmp_path / "cells.zarr", {"shape": [60, 10**12], "dtype": "<f4", "filters": None, "compressor": None}, b"")
+    with pytest.raises(DataError, match="cells.zarr claims .* GiB"):
+        read_any(store, backed=True)
+    store_with(store, {"shape": [60], "chunks": [10**13], "dtype": "<f4", "filters": None, "compressor": None}, b"")
     with pytest.raises(DataError, match="cells.zarr claims .* GiB"):
         read_any(store, backed=True)
     (store / "obs" / "bomb" / "0").unlink()
@@ -418,6 +422,13 @@ def test_files_of_one_name_in_read_only_folders_stay_apart(tmp_path, monkeypatch
     assert [public.unpacked(tmp_path / name / "cells.h5ad.gz").read_text() for name in ("one", "two")] == ["one", "two"]
 
 
+@pytest.mark.parametrize("name", ["workers", "processes"])
+def test_a_parameters_file_cannot_ask_for_a_million_processes(tmp_path, name):
+    (tmp_path / "p.yaml").write_text(f"{name}: 1000000")
+    with pytest.raises(DataError, match=f"p.yaml: {name} must be at most 1024, got 1000000"):
+        read_parameters(tmp_path / "p.yaml")
+
+
 def test_a_parameters_file_that_laughs_a_billion_times(tmp_path):
     levels = [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12)]
     (tmp_path / "p.yaml").write_text("\n".join(["a0: &a0 {epochs: 3}", *levels]))
@@ -449,6 +460,42 @@ def test_a_chunk_larger_than_its_array_is_counted(tmp_path):
     check_file(path)
     with h5py.File(path) as file, pytest.raises(DataError, match="claims"):
         check_contents(file, limit=2**30)
+
+
+def with_chunk(path, packed, skipped=0, **options):
+    "An array in the file whose one chunk holds these bytes."
+    with h5py.File(path, "r+") as file:
+        array = file.create_dataset("obsm/X_chunk", (60, 50), "f4", chunks=(60, 50), **options)
+        array.id.write_direct_chunk((0, 0), packed, skipped)
+    return path
+
+
+@pytest.mark.parametrize("skipped, options", [(0, {}), (1, {"shuffle": True}), (0, {"shuffle": True, "fletcher32": True})])
+def test_a_chunk_that_unpacks_to_more_than_it_declares(tmp_path, monkeypatch, skipped, options):
+    monkeypatch.setattr(opened, "_INFLATED", 2**20)
+    path = with_chunk(files(tmp_path) / "rna.h5ad", zlib.compress(bytes(2**24)), skipped, compression="gzip", **options)
+    with pytest.raises(DataError, match=r"obsm/X_chunk has a chunk that unpacks to more than the 12,000 bytes"):
+        check_file(path)
+
+
+def test_chunks_that_are_honest_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(opened, "_INFLATED", 0)
+    path = with_chunk(files(tmp_path) / "rna.h5ad", zlib.compress(bytes(12_000)), compression="gzip")
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("obsm/X_other", data=np.random.default_rng(0).normal(size=(60, 5)), compression="gzip", shuffle=True, chunks=(7, 3))
+    check_file(path)
+
+
+def test_a_chunk_that_is_packed_twice_is_refused(tmp_path):
+    path = files(tmp_path) / "rna.h5ad"
+    with h5py.File(path, "r+") as file:
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_chunk((60, 2))
+        plan.set_deflate(9)
+        plan.set_deflate(9)
+        h5py.h5d.create(file["obsm"].id, b"X_twice", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple((60, 2)), plan)
+    with pytest.raises(DataError, match="obsm/X_twice is compressed twice"):
+        check_file(path)
 
 
 @pytest.mark.parametrize("content, words", [(b"x" * 2_000_000, "has no end"), (b"chr1\t10\t500\tA\t0\t+\n" * 1001, "genes.bed.gz holds more than 1,000 genes")])
