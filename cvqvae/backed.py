@@ -147,8 +147,9 @@ def _write_parts(mdata: MuData, partial: Path, rows: dict[str, np.ndarray] | Non
     light = MuData({name: _without_matrices(part, rows and rows[name]) for name, part in mdata.mod.items()})
     cells = mdata.obs.loc[light.obs_names]
     light.obs, light.uns = cells, mdata.uns
-    places = mdata.obs_names.get_indexer(light.obs_names)
-    light.obsm.update({key: values[places] for key, values in mdata.obsm.items() if key not in mdata.mod})
+    same = light.obs_names.equals(mdata.obs_names)
+    places = slice(None) if same else mdata.obs_names.get_indexer(light.obs_names)
+    light.obsm.update({key: _slot_rows(values, places) for key, values in mdata.obsm.items() if key not in mdata.mod})
     light.write(partial)
     with h5py.File(partial, "r+") as file:
         for name, part in mdata.mod.items():
@@ -156,9 +157,15 @@ def _write_parts(mdata: MuData, partial: Path, rows: dict[str, np.ndarray] | Non
 
 
 def _without_matrices(adata: AnnData, rows: np.ndarray | None) -> AnnData:
-    every = np.arange(adata.n_obs) if rows is None else rows
-    obsm = {key: values.iloc[every] if hasattr(values, "iloc") else values[every] for key, values in adata.obsm.items()}
+    every = slice(None) if rows is None else rows  # a slice copies nothing
+    obsm = {key: _slot_rows(values, every) for key, values in adata.obsm.items()}
     return AnnData(None, obs=adata.obs.iloc[every], var=adata.var, obsm=obsm, varm=dict(adata.varm), uns=dict(adata.uns))
+
+
+def _slot_rows(values, rows: np.ndarray | slice):
+    "Rows of a slot; a memory map becomes an array over the same memory, as anndata writes no maps."
+    part = values.iloc[rows] if hasattr(values, "iloc") else values[rows]
+    return part.view(np.ndarray) if isinstance(part, np.memmap) else part
 
 
 def _write_matrices(group, adata: AnnData, rows: np.ndarray | None) -> None:

@@ -24,7 +24,7 @@ from .cells import DataError, modality_kind
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
-from .containers import as_mudata, concatenate, storable, write_latent
+from .containers import as_mudata, place_latent, storable, write_latent
 from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
@@ -143,14 +143,14 @@ def latents(
 ) -> dict[str, Latent]:  # per modality that is there, and "joint": z, e (float32 [n, d]) and codes (int64 [n]) on the CPU
     "What the model makes of cells, as tensors; a cell that lacks a modality has a joint latent all the same."
     data = self._checked(data)
-    parts, rows = {}, {}
+    found = {}
     for where, cells in self.reader.groups(data, data is self.mdata):
         for block_rows in torch.arange(len(cells)).split(block):
             for source, latent in self._encode_block(cells.rows(block_rows)).items():
                 name, column = (JOINT, -1) if source == JOINT else (self.modalities[source], source)
-                parts.setdefault(name, []).append(latent)
-                rows.setdefault(name, []).append(where[block_rows.numpy(), column])
-    return {name: concatenate(parts[name], rows[name]) for name in [*self.modalities, JOINT] if name in parts}
+                n_cells = data.n_obs if name == JOINT else data[name].n_obs
+                found[name] = place_latent(found.get(name), latent, where[block_rows.numpy(), column], n_cells)
+    return {name: found[name] for name in [*self.modalities, JOINT] if name in found}
 
 
 @patch

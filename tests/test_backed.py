@@ -63,6 +63,15 @@ def test_backed_integration_equals_the_one_in_memory(cells, file, name, tmp_path
     assert np.array_equal(written["rna"].obsm["X_cvqvae"], found["rna"].obsm["X_cvqvae"])
 
 
+def test_components_in_a_memory_map_are_written_without_a_copy_in_memory(file, tmp_path):
+    found = read_any(file, backed=True)
+    mapped = np.memmap(tmp_path / "components", np.float32, "w+", shape=(found.n_obs, 3))
+    mapped[:] = np.arange(3 * found.n_obs).reshape(-1, 3)
+    found["rna"].obsm["X_pca"], found.obsm["X_joint"] = mapped, mapped
+    written = mudata.read_h5mu(write_stored(found, tmp_path / "out.h5mu"))
+    assert np.array_equal(written["rna"].obsm["X_pca"], mapped) and np.array_equal(written.obsm["X_joint"], mapped)
+
+
 def test_new_cells_on_disk(cells, file):
     model = CVQVAE(cells.copy(), epochs=1, n_components=8).fit(progress=False)
     stored = read_any(file, backed=True)
