@@ -61,7 +61,7 @@ class Parameters:
     preset: str = option("'default', or 'paper': the method exactly as published", choices=tuple(PRESETS), reports=_FITTING)
     epochs: int = option("how often the training sees every cell (default: the preset's, or each method's own)", int, least=1)
     components: int = option("components kept of each modality (default: the preset's)", int, least=2)
-    processes: int = option("processes that train one model together, a GPU or a share of the cores each (default: 1)", int, least=1, most=1024, reports=("integrate",))
+    processes: int = option("processes that train one model together, a GPU or some cores each (default: 1)", int, least=1, most=1024, reports=("integrate",))
     seed: int = option("the same seed gives the same result (default: 0)", int, least=0, most=2**32 - 1, reports=("integrate", "biology"))
     methods: str = option("what to compare, separated by commas (default: all that are installed)", metavar="NAMES", reports=("benchmark",))
     seeds: str = option("seeds of our own methods, separated by commas (default: 0,1,2,3)", metavar="NUMBERS", reports=_COMPARING)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
+from cvqvae.baselines import METHODS
 from cvqvae.benchmark import with_shared
 
 RESULTS = Path(__file__).with_name("results")
@@ -53,6 +54,12 @@ def rows_that_stay(target, run):
     return stay, [origin for origin in origins if origin["methods"]]
 
 
+def in_order(scores):
+    "Rows by method, own ones first, in whatever order they were measured."
+    place = {name: i for i, name in enumerate(METHODS)}
+    return scores.sort_values("method", kind="stable", key=lambda names: names.map(place))
+
+
 def keep(run, add=False):
     "Replace the kept results of the same analysis and cells by those of this run, or those of its methods."
     record = json.loads((run / "run.json").read_text())
@@ -70,7 +77,7 @@ def keep(run, add=False):
                 keep_picture(path, target / path.name)
     if add:
         together = pd.concat([pd.read_csv(run / "scores.csv"), stay], ignore_index=True)
-        with_shared(together[together["metric"] != "score_shared"]).to_csv(target / "scores.csv", index=False)
+        in_order(with_shared(together[together["metric"] != "score_shared"])).to_csv(target / "scores.csv", index=False)
     known = {name: record[name] for name in ("versions", "wall_seconds", "peak_memory_gib", "started", "cells_sha256")}
     known |= {"earlier": earlier} if earlier else {}
     (target / "run.json").write_text(json.dumps({"command": shown_command(record), **known}, indent=1) + "\n")
