@@ -6,6 +6,7 @@
 __all__ = ['one_hot', 'as_mudata', 'place_latent', 'storable', 'write_latent']
 
 # %% ../nbs/05_containers.ipynb #23530450
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _kind_of(adata: AnnData, position: int, kinds: Mapping[str, str] | None) -> 
 
 # %% ../nbs/05_containers.ipynb #769293dd
 def place_latent(
-    whole: Latent | None,  # of all cells, changed in place; None: made here, empty
+    whole: Latent | None,  # of all cells, changed in place; None: made here, of NaN and codes -1
     block: Latent,  # of some of them
     rows: np.ndarray,  # where these belong, int64
     n_cells: int,  # all of them
@@ -72,7 +73,8 @@ def place_latent(
     "Put the latent of some cells to their places in the latent of all."
     parts = [block.z, block.e, block.codes]
     if whole is None:
-        whole = Latent(*(part if part is None else part.new_empty((n_cells, *part.shape[1:]), device="cpu") for part in parts), None)
+        nothing = [None if part is None else math.nan if part.is_floating_point() else -1 for part in parts]
+        whole = Latent(*(part if part is None else part.new_full((n_cells, *part.shape[1:]), fill, device="cpu") for part, fill in zip(parts, nothing)), None)
     for target, part in zip(whole, parts):
         if part is not None:
             target[rows] = part.cpu()
