@@ -63,7 +63,7 @@ def test_backed_integration_equals_the_one_in_memory(cells, file, name, tmp_path
     assert np.array_equal(written["rna"].obsm["X_cvqvae"], found["rna"].obsm["X_cvqvae"])
 
 
-def test_components_in_a_memory_map_are_written_without_a_copy_in_memory(file, tmp_path):
+def test_components_in_a_memory_map_are_written(file, tmp_path):
     found = read_any(file, backed=True)
     mapped = np.memmap(tmp_path / "components", np.float32, "w+", shape=(found.n_obs, 3))
     mapped[:] = np.arange(3 * found.n_obs).reshape(-1, 3)

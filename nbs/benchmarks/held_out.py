@@ -15,6 +15,8 @@ import pandas as pd
 from cvqvae.datasets import load_dataset
 from cvqvae.held_out import held_out_scores
 
+METHODS = {"default": "cvqvae", "paper": "cvqvae-paper"}  # preset -> what tables call it
+
 
 def cells_of(name):
     "A data set whose cells of unknown type have no label, and its batch column if it has more than one batch."
@@ -29,8 +31,8 @@ def measured(name, preset, seed):
     mdata, batch_key = cells_of(name)
     started = time.process_time()
     scores = held_out_scores(mdata, batch_key=batch_key, labels_key="cell_type", seed=seed, preset=preset, evaluation={"resolutions": 10})
-    scores["method"] = scores["method"].replace({"cvqvae": {"default": "cvqvae", "paper": "cvqvae-paper"}[preset]})
-    kept = scores if preset == "default" else scores[scores["method"] == "cvqvae-paper"]
+    scores["method"] = scores["method"].replace("cvqvae", METHODS[preset])
+    kept = scores if preset == "default" else scores[scores["method"] == METHODS[preset]]
     print(name, preset, seed, f"{time.process_time() - started:.0f} s", flush=True)
     return kept.assign(dataset=name, seed=seed)[["dataset", "method", "seed", "view", "metric", "group", "value"]]
 

@@ -1,7 +1,7 @@
 """Score a training while it runs: one line per method, seed and stop, added to a CSV file.
 
     CVQVAE_DATA=folder OMP_NUM_THREADS=1 python time_to_quality.py --methods default,paper --seeds 0,1
-    CVQVAE_DATA=folder OMP_NUM_THREADS=1 python time_to_quality.py --methods multivi,clue --stops 100,400
+    CVQVAE_DATA=folder OMP_NUM_THREADS=1 python time_to_quality.py --methods clue,multivi --seeds 0 --stops 60,150,400
 
 Seconds are those of the processor (`time.process_time`), of the training alone: on one thread that is what an undisturbed clock would show. What is scored, and
 how, is the same for every method. Peers stop at limits of wall time (`--stops`), each limit a training of its own.
