@@ -1,6 +1,10 @@
 """Cells that nobody should have to debug: a catalogue of what goes wrong with them, used by tests and by the robustness report."""
 
+import bz2
+import gzip
 import hashlib
+import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +13,7 @@ import h5py
 import mudata
 import numpy as np
 import pandas as pd
+import psutil
 import scipy.sparse as sp
 
 from cvqvae.cells import DataError
@@ -570,8 +575,6 @@ def _(folder):
 
 @kind("a packed file", "rna.h5ad.gz & gunzip")
 def _(folder):
-    import gzip
-
     (files(folder) / "rna.h5ad.gz").write_bytes(gzip.compress((folder / "rna.h5ad").read_bytes()))
     return read(folder, "rna.h5ad.gz")
 
@@ -651,6 +654,65 @@ def _(folder):
     with h5py.File(files(folder) / "rna.h5ad", "r+") as file:
         file["obsm"].create_dataset("X_raw", (60, 4), "float32", external=[(str(folder / "secret"), 0, 960)])
     return read(folder)
+
+
+@kind("a text that is stored once and named a million times", "rna.h5ad holds texts that unfold & write it anew")
+def _(folder):
+    unfolding(files(folder) / "rna.h5ad")
+    return read(folder)
+
+
+def unfolding(path, times=2**16):
+    "Texts in a file that take 64 GB once they are read."
+    with h5py.File(path, "r+") as file:
+        file["uns"].create_dataset("bomb", (times,), h5py.string_dtype(), chunks=(times,), compression="gzip")[0] = "x" * 1_000_000
+    with h5py.File(path, "r+") as file:
+        texts = file["uns/bomb"]
+        reference = zlib.decompress(texts.id.read_direct_chunk((0,))[1])[:16]
+        texts.id.write_direct_chunk((0,), zlib.compress(reference * times))
+        texts.attrs["encoding-type"], texts.attrs["encoding-version"] = "string-array", "0.2.0"
+
+
+def packed_twice(content):
+    return bz2.compress(bz2.compress(content))
+
+
+def stored(about, *contents):
+    "Read a zarr folder with one array in it, of 60 entries, that has these chunks."
+
+    def make(folder):
+        place = folder / "cells.zarr" / "obs" / "age"
+        place.mkdir(parents=True)
+        own = {"zarr_format": 2, "shape": [60], "chunks": [60], "dtype": "<f4", "fill_value": 0, "order": "C", "filters": None, "compressor": None}
+        (place / ".zarray").write_text(json.dumps(own | about))
+        for i, content in enumerate(contents):
+            (place / str(i)).write_bytes(content)
+        return (lambda: read_any(folder / "cells.zarr", backed=True)), []
+
+    return make
+
+
+_BLOSC = bytes([2, 1, 0, 4, *(2**31 - 1).to_bytes(4, "little"), *bytes(8)])  # the head of a chunk
+_ZSTD = bytes.fromhex("28b52ffd0058") + 1000 * bytes.fromhex("02001030") + bytes.fromhex("0b000030")  # a frame of blocks that repeat one byte
+for _name, _says, _about, _chunks in [
+    ("a zarr chunk that unpacks to more than it declares", "unpacks to more than the 240 bytes", {"compressor": {"id": "bz2"}}, [bz2.compress(bytes(2**24))]),
+    ("a zarr chunk of many gzip files", "longer than|unpacks to more", {"compressor": {"id": "gzip"}}, [800 * gzip.compress(bytes(2**19), 1)]),
+    ("a zarr chunk that claims two gigabytes", "unpacks to more than the 240 bytes", {"compressor": {"id": "blosc"}}, [_BLOSC]),
+    ("a zarr chunk that does not say what it holds", "unpacks to more than the 240 bytes", {"compressor": {"id": "zstd"}}, [_ZSTD]),
+    ("a zarr chunk that is packed twice", "compressed twice", {"filters": [{"id": "bz2"}], "compressor": {"id": "bz2"}}, [packed_twice(bytes(240))]),
+    ("a zarr chunk packed in an unknown way", "not looked into", {"compressor": {"id": "zfpy"}}, [b"x"]),
+    ("zarr entries that become longer", "not looked into", {"filters": [{"id": "astype", "encode_dtype": "<f4", "decode_dtype": "<U1000000"}]}, [bytes(240)]),
+    ("a zarr chunk of endless texts", "texts may take", {"dtype": "|O", "filters": [{"id": "vlen-utf8"}], "compressor": {"id": "blosc"}}, [_BLOSC]),
+    ("a zarr chunk that is no chunk", "damaged", {"compressor": {"id": "zstd"}}, [b"<!DOCTYPE html>"]),
+]:
+    KINDS.append(Kind(_name, f"cells.zarr & obs/age & {_says} & write|copy", stored(_about, *_chunks)))
+
+
+@kind("zarr texts that are too many together", "cells.zarr claims & GiB & memory")
+def _(folder):
+    head = _BLOSC[:4] + (2**28).to_bytes(4, "little") + _BLOSC[8:]
+    about = {"shape": [60_000], "dtype": "|O", "filters": [{"id": "vlen-utf8"}], "compressor": {"id": "blosc"}}
+    return stored(about, *[head] * (psutil.virtual_memory().total // 2**28 + 1))(folder)
 
 
 # the command -------------------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from bad_cells import SMALL, cells, files
+from bad_cells import SMALL, cells, files, unfolding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -439,18 +439,37 @@ def test_a_parameters_file_that_laughs_a_billion_times(tmp_path):
 
 
 def test_a_text_that_is_stored_once_and_named_a_million_times(tmp_path):
-    path, times = files(tmp_path) / "rna.h5ad", 2**16
-    with h5py.File(path, "r+") as file:
-        texts = file["uns"].create_dataset("bomb", (times,), h5py.string_dtype(), chunks=(times,), compression="gzip")
-        texts[0] = "x" * 1_000_000
-    with h5py.File(path, "r+") as file:
-        texts = file["uns/bomb"]
-        reference = zlib.decompress(texts.id.read_direct_chunk((0,))[1])[:16]
-        texts.id.write_direct_chunk((0,), zlib.compress(reference * times))
-        texts.attrs["encoding-type"], texts.attrs["encoding-version"] = "string-array", "0.2.0"
+    path = files(tmp_path) / "rna.h5ad"
+    unfolding(path)
     assert path.stat().st_size < 3_000_000
-    with pytest.raises(DataError, match="rna.h5ad holds texts that unfold to many times its size"):
-        probe_file(path)
+    for reader in (probe_file, check_file, read_modality, read_any, lambda path: read_any(path, backed=True)):
+        with pytest.raises(DataError, match="rna.h5ad holds texts that unfold to many times its size"):
+            reader(path)
+
+
+def test_texts_in_fields_and_attributes_unfold_too(tmp_path):
+    path, texts = files(tmp_path) / "rna.h5ad", np.array([("x" * 1_000_000, 1.0)] * 40, dtype=[("gene", h5py.string_dtype()), ("score", "f4")])
+    program = opened._PROBE.replace("2**31 + 8 * os.path.getsize(sys.argv[1])", "2**24")
+    probe_file(path, program=program)
+    with h5py.File(path, "r+") as file:
+        before = opened._texts(file)
+        file["uns/ranks"] = texts
+        file["uns"].attrs.create("names", ["a"] * 50, dtype=h5py.string_dtype())
+    with h5py.File(path) as file:
+        assert opened._texts(file) == before + 90
+    with pytest.raises(DataError, match="texts that unfold"):
+        probe_file(path, program=program)
+
+
+def test_readers_probe_only_what_could_unfold_and_only_once(tmp_path, monkeypatch):
+    probed = []
+    monkeypatch.setattr(opened, "probe_file", probed.append)
+    read_modality(files(tmp_path) / "rna.h5ad")
+    assert probed == []
+    monkeypatch.setattr(opened, "_FREE", 2**20)
+    for _ in range(2):
+        read_modality(tmp_path / "rna.h5ad")
+    assert probed == [tmp_path / "rna.h5ad"]
 
 
 def test_a_chunk_larger_than_its_array_is_counted(tmp_path):
