@@ -4,7 +4,6 @@ import bz2
 import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -654,23 +653,6 @@ def _(folder):
     with h5py.File(files(folder) / "rna.h5ad", "r+") as file:
         file["obsm"].create_dataset("X_raw", (60, 4), "float32", external=[(str(folder / "secret"), 0, 960)])
     return read(folder)
-
-
-@kind("a text that is stored once and named a million times", "rna.h5ad holds texts that unfold & write it anew")
-def _(folder):
-    unfolding(files(folder) / "rna.h5ad")
-    return read(folder)
-
-
-def unfolding(path, times=2**16):
-    "Texts in a file that take 64 GB once they are read."
-    with h5py.File(path, "r+") as file:
-        file["uns"].create_dataset("bomb", (times,), h5py.string_dtype(), chunks=(times,), compression="gzip")[0] = "x" * 1_000_000
-    with h5py.File(path, "r+") as file:
-        texts = file["uns/bomb"]
-        reference = zlib.decompress(texts.id.read_direct_chunk((0,))[1])[:16]
-        texts.id.write_direct_chunk((0,), zlib.compress(reference * times))
-        texts.attrs["encoding-type"], texts.attrs["encoding-version"] = "string-array", "0.2.0"
 
 
 def packed_twice(content):
