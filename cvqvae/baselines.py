@@ -22,6 +22,7 @@ from mudata import MuData
 
 from .batches import chosen_threads
 from .callbacks import Callback, StopTraining
+from .canonical import fit_cca
 from .cells import DataError, modality_kind
 from .collapse import collapse_table, unit_table
 from .generative import GENERATIVE
@@ -180,6 +181,7 @@ METHODS = {
     "cvae": _own("cvae", "no quantizer, Gaussian posterior"),
     "cvqvae-avg": _own("cvqvae-avg", "decodes the mean of both latents"),
     "cvqvae-lin": _own("cvqvae-lin", "decodes a linear map of both latents"),
+    "cca": Method(fit_cca, "canonical correlations, linear", "Hotelling 1936, Biometrika", seeded=False),
     "scjoint": Method(fit_scjoint, "gene activity, told the cell types; needs an annotation", "Lin 2022, Nat Biotechnol", uses_labels=True),
     "scdart": Method(fit_scdart, "gene activity learned, unpaired; needs an annotation", "Zhang 2022, Genome Biol"),
     "harmony": Method(PEERS["harmony"], "cluster-wise batch correction", "Korsunsky 2019, Nat Methods"),

@@ -11,12 +11,13 @@ import pandas as pd
 from mudata import MuData
 
 from .biology import vote_labels
+from .canonical import CanonicalCorrelation
 from .cells import DataError
 from .mosaic import batch_labels
 from .ground_truth import Truth
 from .integration import CVQVAE
 from .metrics import evaluate
-from .preprocessing import COMPONENTS
+from .preprocessing import COMPONENTS, components_of
 
 # %% ../nbs/08_held_out.ipynb #66d51596
 def keep_back(
@@ -47,7 +48,7 @@ def held_out_scores(
     evaluation: dict | None = None,  # options of `evaluate`
     **settings,  # of `CVQVAE`: preset, epochs, ...
 ) -> pd.DataFrame:  # rows of `evaluate` for the kept-back cells, and group "held-out" with label transfer from training cells
-    "Train on some cells, embed others, and score those beside their components and noise."
+    "Train on some cells, embed others, and score those beside their canonical correlations (`cca`), their components (`raw`) and noise."
     train, back = keep_back(mdata, share, batch, batch_key, seed)
     model = CVQVAE(train, batch_key=batch_key, seed=seed, **settings).fit(progress=False)
     model.embed()
@@ -56,9 +57,18 @@ def held_out_scores(
     model.embed(back)
     first, second, *_ = model.modalities
     embeddings = {"first": back[first].obsm["X_cvqvae"], "second": back[second].obsm["X_cvqvae"], "joint": back.obsm["X_cvqvae"]}
-    scores = evaluate({"cvqvae": embeddings}, Truth.from_mudata(back, batch_key, labels_key), seed=seed, **(evaluation or {}))
+    linear = _canonical([[components_of(part[name], name) for name in (first, second)] for part in (train, back)], _batches(train, back, batch_key))
+    scores = evaluate({"cvqvae": embeddings, "cca": linear}, Truth.from_mudata(back, batch_key, labels_key), seed=seed, **(evaluation or {}))
     crossed = _crossed_labels(train, back, (first, second), labels_key) if labels_key else []
     return pd.concat([scores, pd.DataFrame(crossed, columns=scores.columns)], ignore_index=True) if crossed else scores
+
+
+def _batches(train: MuData, back: MuData, batch_key: str | None) -> list:
+    return [None if batch_key is None else batch_labels(part, batch_key) for part in (train, back)]
+
+
+def _canonical(blocks: list, batches: list) -> dict:
+    return CanonicalCorrelation().fit(*blocks[0], batches[0]).transform(*blocks[1], batches[1])
 
 
 def _crossed_labels(train: MuData, back: MuData, names: tuple[str, str], labels_key: str) -> list[tuple]:

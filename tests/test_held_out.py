@@ -40,7 +40,7 @@ def test_the_model_is_fitted_on_the_training_cells_alone(mdata, monkeypatch):
     monkeypatch.setattr(held_out, "CVQVAE", Spy)
     scores = held_out_scores(mdata, 0.25, batch_key="batch", labels_key="cell_type", **SMALL)
     assert len(seen) == 1 and seen[0].isdisjoint(keep_back(mdata, 0.25)[1].obs_names)
-    assert set(scores["method"]) == {"cvqvae", "raw", "random"}
+    assert set(scores["method"]) == {"cvqvae", "cca", "raw", "random"}
     crossed = scores[scores["group"] == "held-out"]
     assert set(crossed["metric"]) == {"rna_to_atac", "atac_to_rna"} and crossed["value"].between(0, 1).all()
 
