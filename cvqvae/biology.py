@@ -243,6 +243,6 @@ def plot_reliability(
             known = table.dropna()
             ax.plot(known["confidence"], known["accuracy"], color=colour, marker="o", ms=4, lw=1.2, label=name)
         ax.set(xlabel="confidence: share of the votes", ylabel="share of labels that are right", xlim=(0, 1.02), ylim=(0, 1.02))
-        ax.legend()
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # above the panel
     plt.close(figure)
     return figure

@@ -186,7 +186,7 @@ def _save_one(figure: Figure, final: Path, dpi: int) -> Path:
     partial = final.with_name(f".{final.stem}.part{final.suffix}")
     try:
         with figure_style():
-            figure.savefig(partial, dpi=dpi)
+            figure.savefig(partial, dpi=dpi, bbox_inches="tight", pad_inches=0.05)
         os.replace(partial, final)
     finally:
         partial.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
+from cvqvae.collapse import plot_losses
 from cvqvae.curves import code_purity, plot_code_usage, plot_history, usage_label
 from cvqvae.figures import MISSING_COLOUR, group_colours, palette, plot_integration, plot_umaps, save_figure, umap_coordinates
 from cvqvae.integration import CVQVAE
@@ -105,6 +106,54 @@ def test_a_whole_integration_in_pictures(tmp_path):
     assert sum(usage.axes[0].lines[0].get_ydata()) == 120
     assert all(path.stat().st_size > 1000 for path in save_figure(curves, tmp_path / "curves"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.pdf", "curves.png"]
+
+
+def history_of(n_modalities, joint, split="train_"):
+    "What `CVQVAE.history` holds of a training: terms that fall, codes in use that rise."
+    sources = [str(i + 1) for i in range(n_modalities)] + ["joint"] * joint
+    epochs, table = np.arange(1, 31), {}
+    for term in ("loss", "alignment", *(f"{term}_{source}" for term in ("reconstruction", "commitment") for source in sources)):
+        table[f"train_{term}"] = 1 / epochs
+        table |= {f"{split}{term}": 2 / epochs}
+    for source in sources:
+        table |= {f"codes_used_{source}": 10.0 * epochs, f"perplexity_{source}": 5.0 * epochs}
+    return pd.DataFrame({"epoch": epochs, **table})
+
+
+def legends_over_panels(figure):
+    "Legends that share room with the inside of a panel, and those that reach out of the figure."
+    figure.draw_without_rendering()
+    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
+    boxes = [legend.get_window_extent().padded(-1) for legend in legends]
+    return [box for box in boxes if any(box.overlaps(ax.bbox) for ax in figure.axes) or not figure.bbox.contains(*box.p0) or not figure.bbox.contains(*box.p1)]
+
+
+@pytest.mark.parametrize("split", ["train_", "val_"])
+@pytest.mark.parametrize("joint", [False, True], ids=["paper", "default"])
+@pytest.mark.parametrize("names", [["rna", "atac"], ["rna", "atac", "protein"]])
+def test_no_legend_lies_over_a_line(names, joint, split):
+    history = history_of(len(names), joint, split)
+    figure = plot_history(history, names)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["whole model", *names, *["joint"] * joint, *["validation"] * (split == "val_")]
+    assert legends_over_panels(figure) == [] and legends_over_panels(plot_losses({"a": history, "b": history})) == []
+    codes = pd.DataFrame({name: np.arange(60) % (5 + i) for i, name in enumerate([*names, *["joint"] * joint])})
+    assert legends_over_panels(plot_code_usage(codes, pd.Series(["a", "b"] * 30), 2048)) == []
+
+
+def test_a_colour_stays_with_its_modality():
+    figure = plot_history(history_of(2, True))
+    for ax in figure.axes[1:]:
+        drawn = [line.get_color() for line in ax.lines]
+        assert list(dict.fromkeys(drawn)) in (["#555555"], [line.get_color() for line in figure.legends[0].get_lines()][1:])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["whole model", "modality 1", "modality 2", "joint"]
+
+
+def test_labels_that_reach_out_of_a_figure_are_not_cut(tmp_path):
+    figure = plt.figure(figsize=(1, 1))
+    figure.text(0.5, 0.5, "a label that is far too long for its figure")
+    plt.close(figure)
+    assert plt.imread(save_figure(figure, tmp_path / "long")[0]).shape[1] > 300
 
 
 def test_purity_of_codes():

@@ -17,7 +17,7 @@ from mudata import MuData
 
 from cvqvae.cells import DataError
 from cvqvae.command import main
-from cvqvae.exchange import to_anndata, to_open_problems
+from cvqvae.exchange import dense_proteins, for_collection, to_anndata, to_open_problems
 from cvqvae.integration import CVQVAE
 from cvqvae.labels import LabelTransfer, vote
 from cvqvae.mosaic import groups_of, join_modalities, merged_obs, presence
@@ -317,6 +317,77 @@ def test_scanpy_and_mudata_read_what_is_handed_on(tmp_path):
     np.testing.assert_array_equal(read.obsm["X_cvqvae"], mdata.obsm["X_cvqvae"])
     for name, adata in read.mod.items():
         assert adata.obs["cvqvae_code"].equals(mdata[name].obs["cvqvae_code"]) and (adata.layers["counts"] != mdata[name].layers["counts"]).nnz == 0
+
+
+@pytest.fixture(scope="module")
+def cite_file(tmp_path_factory):
+    "Cells with proteins as `cvqvae integrate` writes them, and as they were."
+    mdata = simulate(n_cells=200, kind="protein", n_genes=300, n_proteins=15)
+    CVQVAE(mdata, batch_key="batch", n_components=10, epochs=2, device="cpu").fit(progress=False).embed(mdata)
+    before = mdata.copy()
+    path = tmp_path_factory.mktemp("cite") / "integrated.h5mu"
+    dense_proteins(mdata).write(path)
+    return path, before
+
+
+def test_proteins_are_written_dense_and_everything_else_as_it_was(cite_file):
+    read, before = mudata.read(cite_file[0]), cite_file[1]
+    for dense, sparse in ((read["protein"].X, before["protein"].X), (read["protein"].layers["counts"], before["protein"].layers["counts"])):
+        assert type(dense) is np.ndarray and dense.dtype == sparse.dtype
+        np.testing.assert_array_equal(dense, sparse.toarray())
+    assert (read["rna"].X != before["rna"].X).nnz == 0 and read["rna"].layers["counts"].format == "csr"
+    assert set(read["protein"].obsm) == set(before["protein"].obsm) and read.obs.equals(before.obs)
+
+
+def test_dense_proteins_train_the_same_model(cite_file):
+    read, before = mudata.read(cite_file[0]), cite_file[1]
+    first, second = (CVQVAE(cells, n_components=10, epochs=2, device="cpu").fit(progress=False) for cells in (before, read))
+    pd.testing.assert_frame_equal(first.history.drop(columns="seconds"), second.history.drop(columns="seconds"))
+
+
+def test_totalvi_trains_on_the_written_file(cite_file):
+    scvi = pytest.importorskip("scvi", reason="the extra cvqvae[peers] is not installed")
+    for layer in ("counts", None):
+        mdata, places = mudata.read(cite_file[0]), {"rna_layer": "rna", "protein_layer": "protein"}
+        scvi.model.TOTALVI.setup_mudata(mdata, rna_layer=layer, protein_layer=layer, batch_key="batch", modalities=places)
+        model = scvi.model.TOTALVI(mdata)
+        model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+        assert np.isfinite(model.get_latent_representation()).all()
+
+
+def with_ids(cells, **columns):
+    cells = cells.copy()
+    for name, values in columns.items():
+        cells.var[name] = values
+    return cells
+
+
+def test_the_layout_of_a_public_collection(cite_file, tmp_path):
+    mdata = cite_file[1].copy()
+    mdata.obs["disease"], mdata.mod["a protein"] = "none", mdata.mod.pop("protein")
+    shown = to_anndata(mdata, umap=False)
+    ids = [f"ENSG{i:011d}" for i in range(shown.n_vars)]
+    shown = with_ids(shown, gene_ids=[f"{name}.{i % 20}" for i, name in enumerate(ids)], feature_name="known by another name")
+    before = shown.copy()
+    for_collection(shown, "gene_ids").write_h5ad(tmp_path / "cells.h5ad")
+    read = read_h5ad(tmp_path / "cells.h5ad")
+    assert list(read.var_names) == list(read.raw.var_names) == ids and read.var["gene_symbol"].tolist() == shown.var_names.tolist()
+    assert read.X.format == read.raw.X.format == "csr" and (read.X != shown.X).nnz == 0 and (read.raw.X != shown.layers["counts"]).nnz == 0
+    assert {"author_cell_type", "author_disease"} <= set(read.obs) and not {"cell_type", "disease"} & set(read.obs)
+    assert not read.var["feature_is_filtered"].any() and "feature_is_filtered" not in read.raw.var and "author_feature_name" in read.var
+    assert "X_cvqvae_a_protein" in read.obsm and all(np.isfinite(values).all() for values in read.obsm.values())
+    assert shown.obs.equals(before.obs) and shown.var.equals(before.var) and set(shown.obsm) == set(before.obsm)
+
+
+def test_names_that_are_no_ids_are_refused(cite_file):
+    shown = to_anndata(cite_file[1], umap=False)
+    ids = [f"ENSMUSG{i:011d}" for i in range(shown.n_vars)]
+    assert list(for_collection(with_ids(shown, ids=ids), "ids").var_names) == ids
+    for wrong, message in ((ids[:-1] + [None], "is no ID of a gene \\(1 of 300\\)"), (ids[:-1] + [ids[0] + ".7"], "is the ID of two genes")):
+        with pytest.raises(DataError, match=message):
+            for_collection(with_ids(shown, ids=wrong), "ids")
+    with pytest.raises(DataError, match="has no column 'ensembl'; it has"):
+        for_collection(shown, "ensembl")
 
 
 def test_protein_names_may_hold_anything(tmp_path):

@@ -5,6 +5,7 @@ import shutil
 
 import anndata as ad
 import mudata
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -145,12 +146,16 @@ def test_two_runs_are_never_mixed(run, files):
         runs.run_analysis("integrate", Parameters(), run)
 
 
-def test_without_labels_or_batch(files, tmp_path):
-    said = checked({"rna": str(files / "rna.h5ad"), "atac": str(files / "atac.h5ad"), "epochs": 1, "components": 10})
+def test_proteins_without_labels_or_batch(tmp_path):
+    for name, adata in simulate(n_cells=120, kind="protein", n_genes=300, n_proteins=20).mod.items():
+        adata.write(tmp_path / f"{name}.h5ad")
+    said = checked({"rna": str(tmp_path / "rna.h5ad"), "adt": str(tmp_path / "protein.h5ad"), "epochs": 1, "components": 10})
     out = runs.run_analysis("integrate", said, tmp_path / "plain")
     scores = pd.read_csv(out / "scores.csv")
     absent = scores[(scores["metric"] == "nmi") & (scores["method"] == "cvqvae")]
     assert absent["value"].isna().all() and absent["reason"].str.contains("no column was named").all()
+    rna, proteins = mudata.read_h5mu(out / "integrated.h5mu").mod.values()
+    assert type(proteins.X) is type(proteins.layers["counts"]) is np.ndarray and rna.layers["counts"].format == "csr"  # as totalVI reads them
 
 
 @pytest.fixture(scope="module")
