@@ -15,6 +15,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from mudata import MuData
 
+from cvqvae.apply import map_files
 from cvqvae.cells import DataError
 from cvqvae.command import main
 from cvqvae.exchange import to_anndata, to_open_problems
@@ -252,6 +253,46 @@ def test_map_writes_embedding_and_types(folder, fitted, cells, capsys):
     assert set(mapped.obs["cvqvae_label"]) <= set(cells.obs["cell_type"]) and mapped.obs["cvqvae_confidence"].between(0, 1).all()
     assert "missing" in capsys.readouterr().out
     assert main(["map", *map(str, flags)]) == 2 and "exists already" in capsys.readouterr().err
+
+
+def test_a_few_cells_are_mapped_as_among_many(folder, fitted, cells, tmp_path, recwarn):
+    few = cells[200:212].copy()  # hardly a peak has a count in all of them together
+    for name, adata in few.mod.items():
+        adata.write(tmp_path / f"{name}.h5ad")
+    report = map_files(folder / "model", {name: tmp_path / f"{name}.h5ad" for name in few.mod}, tmp_path / "mapped.h5mu")
+    assert (report["missing"] == 0).all() and not [w for w in recwarn if "without a count" in str(w.message)]
+    among_many = fitted.embed(cells[200:].copy()).obsm["X_cvqvae"][:12]
+    np.testing.assert_allclose(mudata.read(tmp_path / "mapped.h5mu").obsm["X_cvqvae"], among_many, atol=1e-5)
+
+
+@pytest.mark.parametrize("change, message", [(dict(seed=1), "embedded by another model"), (dict(n_latent=4), "embedded by another model"),
+                                             (dict(batch_key="cell_type"), None)])
+def test_a_reference_of_another_model_is_refused(folder, cells, tmp_path, change, message):
+    reference = cells[:200].copy()
+    if message is None:
+        del reference.obs["batch"], reference["rna"].obs["batch"], reference["atac"].obs["batch"]
+        message = "does not fit this model .*no such column"
+    CVQVAE(reference, **{"batch_key": "batch", **SMALL, **change}).fit(progress=False).embed(reference)
+    reference.write(tmp_path / "reference.h5mu")
+    with pytest.raises(DataError, match=message):
+        map_files(folder / "model", {"rna": folder / "rna.h5ad"}, tmp_path / "mapped.h5mu", tmp_path / "reference.h5mu", "cell_type")
+    assert not (tmp_path / "mapped.h5mu").exists()
+
+
+def test_a_reference_of_cells_mapped_before_is_taken(folder, cells, tmp_path):
+    first = {"rna": folder / "rna.h5ad"}
+    map_files(folder / "model", first, tmp_path / "first.h5mu", folder / "integrated.h5mu", "cell_type")
+    map_files(folder / "model", first, tmp_path / "second.h5mu", tmp_path / "first.h5mu", "cvqvae_label")
+    assert "cvqvae_label" in mudata.read(tmp_path / "second.h5mu").obs
+
+
+def test_cells_without_a_batch_column_are_told_what_to_do(fitted, cells):
+    new = cells["rna"][200:].copy()
+    del new.obs["batch"]
+    with pytest.raises(DataError, match="adata.obs\\['batch'\\] = 'new'"):
+        fitted.embed(new)
+    new.obs["batch"] = "new"
+    assert np.isfinite(fitted.embed(new).obsm["X_cvqvae"]).all()
 
 
 def test_translate_writes_features_by_name(folder, fitted, cells):
