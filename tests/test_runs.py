@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import anndata as ad
 import mudata
@@ -47,6 +49,13 @@ def test_help_is_for_people(capsys):
     for flag in "--rna --atac --adt --mudata --dataset --batch --labels --preset --epochs --components --seed --out --params".split():
         assert flag in text
     assert "never for training" in " ".join(text.split())
+
+
+def test_help_waits_for_no_picture():
+    "What takes seconds to import, or warns on import, is left to the commands that need it."
+    told = subprocess.run([sys.executable, "-X", "importtime", "-m", "cvqvae.command"], capture_output=True, text=True, check=True)
+    assert not {"umap", "scanpy", "louvain"} & {line.split("|")[-1].strip() for line in told.stderr.splitlines()}
+    assert "Warning" not in told.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--preset", "nonsense"], ["--epochs", "many"], ["--unknown"]])
