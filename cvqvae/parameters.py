@@ -263,7 +263,9 @@ def columns_of(
     for name in ("batch", "labels"):
         column = getattr(parameters, name)
         if column is not None and column not in mdata.obs:
-            raise DataError(f"--{name} {column}: no such column of obs. Columns are: {', '.join(map(str, mdata.obs.columns)) or 'none'}.")
+            holding = [modality for modality, adata in mdata.mod.items() if column in adata.obs]
+            why = f"says different things of a cell in {' and '.join(holding)}: remove it from one of them" if holding else "no such column of obs"
+            raise DataError(f"--{name} {column}: {why}. Columns are: {', '.join(map(str, mdata.obs.columns)) or 'none'}.")
         columns[name] = column or (usual[name] if usual.get(name) in mdata.obs else None)
         if column is not None:
             _check_column(mdata.obs[column], name)
