@@ -44,7 +44,7 @@ def preprocess(
     labels = batch_labels(mdata, batch_key) if batch_key else None
     batches = {name: None if labels is None else labels.reindex(adata.obs_names) for name, adata in mdata.mod.items()}
     missing = [name for name, adata in mdata.mod.items() if recompute or _checked(adata, name, COMPONENTS[kinds[name]].slot)]
-    _tell_given([(name, COMPONENTS[kinds[name]].slot) for name in mdata.mod if name not in missing])
+    _tell_given([(name, COMPONENTS[kinds[name]].slot) for name, adata in mdata.mod.items() if name not in missing and adata.X is not None])
     transforms = {name: COMPONENTS[kinds[name]](n_components, seed, **options.get(kinds[name], {})) for name in missing}
     components = {name: transform.fit_transform(mdata[name], batches[name], name) for name, transform in transforms.items()}
     for name, transform in transforms.items():

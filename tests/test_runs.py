@@ -29,6 +29,8 @@ def files(tmp_path_factory):
         common = next(name for name in adata.obs["cell_type"].value_counts().index if name != "HSC")
         adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({common: MARKUP})
         adata.write(folder / f"{name}.h5ad")
+    proteins = simulate(n_cells=120, kind="protein", n_genes=300)["protein"]
+    mudata.MuData({**mdata.mod, "adt": proteins}).write(folder / "three.h5mu")
     return folder
 
 
@@ -72,6 +74,7 @@ def test_bad_flags_exit_with_2(arguments):
         (["--rna", "{}/rna.h5ad", "--atac", "{}/missing.h5ad"], "no such file"),
         (["--rna", "{}/rna.h5ad", "--atac", "{}/atac.h5ad", "--batch", "donor"], "no such column"),
         (["--rna", "{}/rna.h5ad", "--dataset", "demo"], "exclude each other"),
+        (["--mudata", "{}/three.h5mu"], "3 modalities (rna, atac, adt), and a report compares two"),
         (["--dataset", "nonsense"], "No data set"),
         (["--epochs", "0"], "at least 1"),
         (["--params", "{}/missing.yaml"], "no such file"),
