@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_for', 'read_reference', 'check_reference', 'new_file', 'map_files', 'write_labels', 'translate_files',
-           'add_apply_commands', 'run_apply']
+           'values_of', 'add_apply_commands', 'run_apply']
 
 # %% ../nbs/09_apply.ipynb #0050e7a6
 import argparse
@@ -16,7 +16,8 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from .cells import DataError, declare_kind
+from .cells import KINDS, DataError, declare_kind
+from .components import Components
 from .datasets import read_checked, read_modality
 from .files import probe_file, write_atomically
 from .integration import CVQVAE
@@ -35,6 +36,9 @@ def read_for(
         raise DataError("no cells: give --rna, --atac or --adt with a .h5ad file")
     if unknown := [flag for flag in files if KIND_OF_FLAG[flag] not in names]:
         raise DataError(f"--{unknown[0]}: this model knows {', '.join(model.kinds.values())}")
+    for flag in files:
+        if len(alike := [name for name, kind in model.kinds.items() if kind == KIND_OF_FLAG[flag]]) > 1:
+            raise DataError(f"--{flag}: this model has {' and '.join(alike)} of that kind; embed such cells in Python, by name")
     parts = {names[KIND_OF_FLAG[flag]]: declare_kind(read_modality(path), KIND_OF_FLAG[flag], path) for flag, path in files.items()}
     return MuData(parts) if len(parts) == 1 else join_modalities(parts, features="keep")
 
@@ -154,8 +158,23 @@ def translate_files(
     names = {kind: name for name, kind in fitted.kinds.items()}
     target = to if to in fitted.modalities else names.get(KIND_OF_FLAG.get(to, ""), to)
     predicted = fitted.translate(adata, target, source, features)
+    kind = fitted.kinds[target]
+    predicted.var["feature_types"] = pd.Categorical([KINDS[kind]] * predicted.n_vars)
+    predicted.uns["cvqvae_translation"] = {"from": source, "to": target, "values": values_of(fitted.transforms[target])}
     write_atomically(path, predicted.write_h5ad, locks=True)
     return predicted
+
+
+def values_of(
+    transform: Components,  # of the predicted modality
+) -> str:  # for people
+    "What the predicted values are."
+    known = {
+        "rna": "log1p of counts per {0:g} counts of the cell",
+        "protein": "centred log-ratios: log1p of counts minus the mean of the cell",
+        "atac": "log1p of TF-IDF per 10,000",
+    }
+    return known.get(transform.kind, "normalised values").format(getattr(transform, "target_sum", 0))
 
 # %% ../nbs/09_apply.ipynb #1524dfa5
 _ABOUT = {
@@ -199,4 +218,5 @@ def run_apply(
         return f"{report.to_string()}\n\nThe mapped cells: {flags.out}"
     features = [name.strip() for name in flags.features.split(",")] if flags.features else None
     predicted = translate_files(flags.model, files, flags.to, flags.out, features)
-    return f"{predicted.n_obs:,} cells, {predicted.n_vars:,} features of {flags.to} predicted: {flags.out}"
+    what = predicted.uns["cvqvae_translation"]["values"]
+    return f"{predicted.n_obs:,} cells, {predicted.n_vars:,} features of {flags.to} predicted ({what}): {flags.out}"

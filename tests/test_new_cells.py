@@ -19,8 +19,10 @@ from cvqvae.apply import map_files
 from cvqvae.cells import DataError
 from cvqvae.command import main
 from cvqvae.exchange import to_anndata, to_open_problems
+from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
 from cvqvae.labels import LabelTransfer, vote
+from cvqvae.metrics import evaluate, score_table
 from cvqvae.mosaic import groups_of, join_modalities, merged_obs, presence
 from cvqvae.simulation import simulate
 from cvqvae.translation_scores import row_auroc, row_correlations
@@ -181,6 +183,14 @@ def test_three_modalities_survive_a_folder(three, tmp_path):
     assert again.latents(two)["joint"].z.shape == (250, 8)
 
 
+def test_three_modalities_are_scored_as_one_point_per_cell(three):
+    model, mdata = three
+    mdata = model.embed(mdata.copy())
+    truth = Truth.from_mudata(mdata, batch_key="batch", labels_key="cell_type")
+    table = score_table(evaluate({"cvqvae": {"joint": mdata.obsm["X_cvqvae"]}}, truth, views=("joint",), resolutions=1), "joint")
+    assert set(table.index) == {"cvqvae", "raw", "random"} and table["score"].notna().all()
+
+
 # labels ------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -302,6 +312,15 @@ def test_translate_writes_features_by_name(folder, fitted, cells):
     predicted = read_h5ad(folder / "peaks.h5ad")
     assert list(predicted.var_names) == wanted and predicted.n_obs == 100
     np.testing.assert_allclose(predicted.X, fitted.translate(cells[200:]["rna"].copy(), "atac", features=wanted).X, atol=1e-5)
+    assert predicted.uns["cvqvae_translation"]["values"] == "log1p of TF-IDF per 10,000" and set(predicted.var["feature_types"]) == {"Peaks"}
+
+
+def test_two_modalities_of_one_kind_are_not_mixed_up(tmp_path, cells):
+    twice = MuData({"rna": cells["rna"][:, :100].copy(), "nuclei": cells["rna"][:, 100:200].copy()})
+    CVQVAE(twice, **SMALL).fit(progress=False, epochs=1).save(tmp_path / "model")
+    cells["rna"].write(tmp_path / "rna.h5ad")
+    with pytest.raises(DataError, match="rna and nuclei of that kind"):
+        map_files(tmp_path / "model", {"rna": tmp_path / "rna.h5ad"}, tmp_path / "mapped.h5mu")
 
 
 WRONG = [
