@@ -191,6 +191,19 @@ def test_three_modalities_are_scored_as_one_point_per_cell(three):
     assert set(table.index) == {"cvqvae", "raw", "random"} and table["score"].notna().all()
 
 
+def test_cells_with_all_genes_meet_a_model_of_a_selection(cells, tmp_path):
+    selection = cells[:200].copy()
+    some = MuData({"rna": selection["rna"][:, ::4].copy(), "atac": selection["atac"]})
+    model = CVQVAE(some, **SMALL).fit(progress=False)
+    model.save(tmp_path / "model")
+    for reader in (model, CVQVAE.load(tmp_path / "model", device="cpu")):
+        with pytest.warns(UserWarning, match="if the model was made of a selection of genes, give the same"):
+            reader.embed(cells["rna"][200:].copy())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            reader.embed(cells["rna"][200:, ::4].copy())
+
+
 # labels ------------------------------------------------------------------------------------------------------------------------------
 
 
