@@ -75,24 +75,24 @@ def check_reference(
     path: str,  # for the error
     most: int = 100,  # cells that are looked at
 ) -> None:  # raises DataError
-    "Refuse cells that another model has embedded: some of a batch that training has seen are embedded again."
+    "Refuse cells that another model has embedded: some of a batch that training has seen are embedded again, or all where there are none."
     names = [name for name in model.kinds if name in reference.mod and "X_cvqvae" in reference[name].obsm]
     fix = "give the integrated.h5mu of the run that made the model"
     try:
         labels = model.reader.labels_of(reference)
         seen = np.ones(reference.n_obs, bool) if labels is None else labels.isin(model.reader.batches).to_numpy()
-        part = reference[np.flatnonzero(seen)[:most]].copy()
-        again = model.latents(part) if seen.sum() > 1 else {}
+        part, limit = (reference[np.flatnonzero(seen)[:most]].copy(), 0.1) if seen.sum() > 1 else (reference, 0.5)
+        again = model.latents(part)
     except DataError as error:
         raise DataError(f"{path} does not fit this model ({error}): {fix}") from error
-    if any(_differ(part[name].obsm["X_cvqvae"], again[name].z.numpy()) for name in names if name in again):
+    if any(_differ(part[name].obsm["X_cvqvae"], again[name].z.numpy(), limit) for name in names if name in again):
         raise DataError(f"{path} was embedded by another model, so its cells lie elsewhere: {fix}")
 
 
-def _differ(first: np.ndarray, second: np.ndarray) -> bool:
-    "Are two embeddings of the same cells farther apart than rounding explains?"
+def _differ(first: np.ndarray, second: np.ndarray, limit: float) -> bool:
+    "Are two embeddings of the same cells farther apart than a share of their spread? The place of a new batch depends on which of its cells are there."
     spread = np.linalg.norm(second - second.mean(0), axis=1).mean()
-    return first.shape != second.shape or np.linalg.norm(first - second, axis=1).mean() > 0.1 * spread
+    return first.shape != second.shape or np.linalg.norm(first - second, axis=1).mean() > limit * spread
 
 # %% ../nbs/09_apply.ipynb #8b617d24
 def map_files(

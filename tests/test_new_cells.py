@@ -289,12 +289,14 @@ def test_a_few_cells_are_mapped_as_among_many(folder, fitted, cells, tmp_path, r
 
 
 @pytest.mark.parametrize("change, message", [(dict(seed=1), "embedded by another model"), (dict(n_latent=4), "embedded by another model"),
-                                             (dict(batch_key="cell_type"), None)])
+                                             (dict(seed=1, batch_key=None), "embedded by another model"), (dict(batch_key="cell_type"), None)])
 def test_a_reference_of_another_model_is_refused(folder, cells, tmp_path, change, message):
     reference = cells[:200].copy()
     if message is None:
         del reference.obs["batch"], reference["rna"].obs["batch"], reference["atac"].obs["batch"]
         message = "does not fit this model .*no such column"
+    elif change.get("batch_key", "") is None:  # of batches that the first model does not know
+        reference.obs["batch"] = "elsewhere"
     CVQVAE(reference, **{"batch_key": "batch", **SMALL, **change}).fit(progress=False).embed(reference)
     reference.write(tmp_path / "reference.h5mu")
     with pytest.raises(DataError, match=message):
