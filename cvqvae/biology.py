@@ -119,10 +119,24 @@ def plot_markers(
     with figure_style(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plot = sc.pl.dotplot(drawn, genes, "group", standard_scale="var", figsize=size, show=False, return_fig=True)
-        plot.make_figure()
-    plot.fig.set_layout_engine("none")  # scanpy has placed its panels by itself
+        plot.legend(colorbar_title="Mean expression in group,\neach gene from 0 to 1").make_figure()
+        plot.fig.set_layout_engine("none")  # scanpy has placed its panels by itself
+        _make_room(plot.fig)
     plt.close(plot.fig)
     return plot.fig
+
+
+def _make_room(figure: Figure, margin: float = 0.1) -> None:
+    "Enlarge a figure until no text is cut off at its edges; panels keep their size and margins are in inches."
+    dpi, figure.dpi = figure.dpi, 300  # text is measured finely
+    old, needed = figure.get_size_inches(), figure.get_tightbbox().frozen()
+    figure.dpi = dpi
+    low = np.minimum(needed.min - margin, 0)
+    new = np.maximum(needed.max + margin, old) - low
+    places = [(ax, ax.get_position()) for ax in figure.axes]
+    figure.set_size_inches(new)
+    for ax, place in places:
+        ax.set_position([*((place.min * old - low) / new), *(place.size * old / new)])
 
 # %% ../nbs/08_biology.ipynb #be315f0b
 def find_root(

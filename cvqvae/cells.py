@@ -100,7 +100,7 @@ def modality_kind(
 ) -> str:  # "rna", "atac" or "protein"
     "What a modality declares to be; raises DataError when it declares nothing, or several things."
     if "feature_types" not in adata.var:
-        raise DataError(f"{name!r} does not say what it measures: call declare_kind(adata, 'rna' | 'atac' | 'protein'), or pass kinds=.")
+        raise DataError(f"{name!r} does not say what it measures: call cvqvae.cells.declare_kind(adata, 'rna' | 'atac' | 'protein'), or pass kinds= to CVQVAE.")
     if adata.var["feature_types"].isna().any():
         raise DataError(f"var['feature_types'] of {name!r} has missing values: fill them, or pass kinds=.")
     kinds = {_kind_key(value) for value in adata.var["feature_types"].unique()}

@@ -208,6 +208,7 @@ class RNAComponents(ScaledPCA):
         if not (target_sum is None or (isinstance(target_sum, Real) and not isinstance(target_sum, bool) and 0 < target_sum < np.inf)):
             raise DataError(f"target_sum={target_sum!r} must be a positive number of counts per cell, or None for the median of the cells")
         self.n_top_genes, self.asked_sum, self.target_sum = n_top_genes, target_sum, target_sum
+        self.share = 0.0  # of a cell's counts that the chosen genes hold, in the mean; 0: not known
 
     def normalise(self, counts, features: np.ndarray | None = None) -> sp.csr_matrix:
         return log_normalised(counts, features, self.target_sum)
@@ -218,12 +219,13 @@ class RNAComponents(ScaledPCA):
 
     def state(self) -> tuple[dict[str, np.ndarray], dict]:
         arrays, meta = super().state()
-        return arrays, meta | {"target_sum": self.target_sum}
+        return arrays, meta | {"target_sum": self.target_sum, "share": self.share}
 
     @classmethod
     def from_state(cls, arrays: dict[str, np.ndarray], meta: dict) -> "RNAComponents":
         transform = super().from_state(arrays, meta)
         transform.target_sum = float(meta.get("target_sum", 1e4))  # what models of format 1 were fitted with
+        transform.share = float(meta.get("share", 0))
         return transform
 
     def _choose(self, counts, batch: pd.Series | None) -> tuple[np.ndarray, np.ndarray]:
@@ -234,9 +236,10 @@ class RNAComponents(ScaledPCA):
             add_moments(logs, values, np.zeros(part.shape[0], int))
             np.expm1(values.data, out=values.data)
             add_moments(scaled, values, group[rows])
-        if counts.shape[1] <= self.n_top_genes:
-            return logs[0, 0] > 0, logs[0]
-        return variable_genes(scaled, np.bincount(group[group >= 0]), self.n_top_genes), logs[0]
+        sizes, few = np.bincount(group[group >= 0]), counts.shape[1] <= self.n_top_genes
+        keep = logs[0, 0] > 0 if few else variable_genes(scaled, sizes, self.n_top_genes)
+        self.share = float(scaled[:, 0, keep].sum() / (sizes.sum() * self.target_sum))
+        return keep, logs[0]
 
     def _groups(self, batch: pd.Series | None, n: int) -> np.ndarray:
         "Batch of each cell, int [n]; -1 in a batch of fewer than 20 cells; all 0 where fewer than two are larger."
@@ -245,6 +248,34 @@ class RNAComponents(ScaledPCA):
         sizes = batch.astype(str).value_counts()
         codes = pd.Categorical(batch.astype(str), categories=sorted(sizes.index[sizes >= 20])).codes.astype(int)
         return codes if codes.max() > 0 else np.zeros(n, int)
+
+# %% ../nbs/01_components.ipynb #29a8c39b
+@patch
+def transform(
+    self: RNAComponents,
+    adata: AnnData,  # cells with counts, in memory or on disk; genes matched by name
+) -> np.ndarray:  # float32 [n, k]
+    "As `Components.transform`; warns where the chosen genes hold a very different share of the counts than in the fitted cells."
+    counts, positions = counts_of(adata), self._positions(adata)
+    share = _share_of(counts, positions[positions >= 0])
+    if self.share and share and not 1 / 2 < share / self.share < 2:
+        warnings.warn(f"the genes of the model hold {share:.0%} of the counts of these cells, and {self.share:.0%} in the cells that it was fitted to. "
+                      "A cell is scaled by the total of the genes that are here: if the model was made of a selection of genes, give the same.",
+                      stacklevel=3)
+    return self._components(counts, positions)
+
+
+def _share_of(counts, genes: np.ndarray, most: int = 4096) -> float:
+    "Mean share of a cell's counts in some genes; of counts on disk, in the first cells."
+    shares, stored = [], is_stored(counts)
+    for rows, part in row_blocks(counts, 1024):
+        if stored and rows.start >= most:
+            break
+        totals = np.asarray(part.sum(1, dtype=np.float64)).ravel()
+        inside = np.asarray(part[:, genes].sum(1, dtype=np.float64)).ravel()
+        shares.append(inside[totals > 0] / totals[totals > 0])
+    shares = np.concatenate(shares or [np.zeros(0)])
+    return float(shares.mean()) if len(shares) else 0.0
 
 # %% ../nbs/01_components.ipynb #5ed60d3b
 class ProteinComponents(ScaledPCA):

@@ -53,7 +53,9 @@ def as_mudata(
     else:
         hint = ": read it first, with cvqvae.datasets.read_any" if isinstance(data, str | Path) else ""
         raise DataError(f"expected a MuData, or AnnData in a list or dict, got {type(data).__name__}{hint}")
-    return join_modalities(modalities, kinds) if unpaired == "keep" else pair_modalities(modalities, kinds, empty)
+    if unpaired == "keep":
+        return join_modalities(modalities, kinds, features="keep" if empty == "keep" else "drop")
+    return pair_modalities(modalities, kinds, empty)
 
 
 def _is_paired(mdata: MuData) -> bool:

@@ -19,7 +19,6 @@ from mudata import MuData
 from .apply import new_file
 from .cells import DataError
 from .datasets import read_checked
-from .explorer import export_explorer
 from .files import probe_file
 from .integration import CVQVAE
 
@@ -90,6 +89,8 @@ def run_explore(
     flags: argparse.Namespace,  # of `explore`
 ) -> str:  # what to tell the user; raises DataError
     "Do what the flags say."
+    from cvqvae.explorer import export_explorer  # here, because it takes seconds to import, which the other commands need not wait for
+
     path = new_file(flags.out, ".html")
     finished = read_finished(flags.source)
     features = [name.strip() for name in flags.features.split(",") if name.strip()] if flags.features else []

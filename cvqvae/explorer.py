@@ -20,6 +20,7 @@ from matplotlib.colors import to_hex
 from mudata import MuData
 
 from .cells import DataError, modality_kind
+from .checks import check_groups
 from .code_names import feature_names
 from .explorer_data import (UNITS, Explored, best_features, explored, feature_values, group_column, group_markers, near_codes, number_column,
                                   obs_columns, packed, placed, target_sum_of)
@@ -98,7 +99,8 @@ def _named(cells: Explored, features: Sequence[str]) -> dict[str, list[str]]:
     "Features by the modalities that have them."
     found = {name: [f for f in dict.fromkeys(features) if f in adata.var_names] for name, adata in cells.modalities.items()}
     if unknown := [f for f in features if not any(f in chosen for chosen in found.values())]:
-        raise DataError(f"{len(unknown)} of {len(features)} features are in no modality, such as {unknown[0]!r}")
+        here = ", ".join(f"{str(adata.var_names[0])!r} in {name}" for name, adata in cells.modalities.items())
+        raise DataError(f"{len(unknown)} of {len(features)} features are in no modality, such as {unknown[0]!r}; features are called like {here}")
     return found
 
 
@@ -141,6 +143,8 @@ def explorer_content(
     batch_key = batch_key or data.uns.get("cvqvae", {}).get("batch_key") or None
     if missing := [key for key in (labels_key, batch_key) if key and key not in cells.obs]:
         raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, cells.obs.columns))})")
+    for key, what in ((labels_key, "cell types"), (batch_key, "batches")):
+        check_groups(cells.obs[key], f"obs[{key!r}]", what) if key else None
     named, source = _named(cells, features), code_modality(cells)
     groups = {labels_key: cells.obs[labels_key]} if labels_key else {}
     groups |= {f"code:{source}": cells.codes[source]} if source else {}

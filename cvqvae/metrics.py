@@ -199,8 +199,10 @@ def references(
     noise = {name: rng.normal(size=(len(truth), width)) for name in ("first", "second", "joint")}
     if truth.components is None:
         return {"random": noise}
-    first, second = np.split(raw_stacked(truth.components), 2)
-    return {"raw": {"first": first, "second": second, "joint": raw_joint(truth.components)}, "random": noise}
+    raw = {"joint": raw_joint(truth.components)}
+    if len(truth.components) == 2:  # the stacked view is one of two
+        raw |= dict(zip(("first", "second"), np.split(raw_stacked(truth.components), 2)))
+    return {"raw": raw, "random": noise}
 
 # %% ../nbs/06_metrics.ipynb #c190f575
 def with_shared_score(

@@ -43,12 +43,13 @@ def join_modalities(
     modalities: dict[str, AnnData],  # name -> modality [cells, features], raw counts
     kinds: dict[str, str] | None = None,  # name -> "rna" | "atac" | "protein"; None: as declared in var["feature_types"]
     least_paired: int = 2,  # cells that must have two modalities or more
+    features: str = "drop",  # those without a count: "drop", or "keep", where a model that knows them reads the cells
 ) -> MuData:  # all cells; those of the first modality first
     "A mosaic of all cells; cells and features without a count are dropped per modality. Raises `DataError` where too few cells link the modalities."
     joined = {}
     for name, adata in modalities.items():
         declared = declare_kind(adata, kinds[name] if kinds else modality_kind(adata, name), name)
-        joined[name] = _detected_part(declared, name)
+        joined[name] = _detected_part(declared, name, features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # feature names may be shared: a protein may be called as its gene
         mdata = MuData(joined)
@@ -60,10 +61,11 @@ def join_modalities(
     return mdata
 
 
-def _detected_part(adata: AnnData, name: str) -> AnnData:
+def _detected_part(adata: AnnData, name: str, empty: str) -> AnnData:
     check_modality(adata, name)
     counts = counts_of(adata, name)
-    cells, features = (axis_sums(counts, axis) > 0 for axis in (1, 0))
+    cells = axis_sums(counts, 1) > 0
+    features = axis_sums(counts, 0) > 0 if empty == "drop" else np.ones(adata.n_vars, bool)
     if not cells.any():
         raise DataError(f"{name!r} has no cell with a count")
     if cells.all() and features.all():
@@ -101,7 +103,7 @@ def batch_labels(
     if batch_key not in table and isinstance(data, MuData):
         table = merged_obs(dict(data.mod), data.obs_names)
     if batch_key not in table:
-        columns = ", ".join(map(str, data.obs.columns)) or "none"
+        columns = ", ".join(dict.fromkeys(map(str, [*data.obs.columns, *table.columns]))) or "none"
         contradicted = isinstance(data, MuData) and any(batch_key in adata.obs for adata in data.mod.values())
         why = "differs between the modalities of a cell" if contradicted else "is not a column of obs"
         raise DataError(f"batch_key={batch_key!r} {why} (columns: {columns})")

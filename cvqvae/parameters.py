@@ -236,8 +236,17 @@ def load_cells(
     if "dataset" in source:
         return load_dataset(source["dataset"])
     if "mudata" in source:
-        return read_any(source["mudata"], backed=backed)
+        return _two(read_any(source["mudata"], backed=backed))
     return read_pair(*source.values(), kinds=tuple(KIND_OF_FLAG[name] for name in source), backed=backed)
+
+
+def _two(mdata: MuData) -> MuData:
+    "The cells themselves; the scores of a report compare two modalities, so others are refused before any work."
+    if len(mdata.mod) != 2:
+        first, second = list(mdata.mod)[:2]
+        raise DataError(f"--mudata: {len(mdata.mod)} modalities ({', '.join(mdata.mod)}), and a report compares two. Write a file with those two, "
+                        f"mudata.MuData({{'{first}': cells['{first}'], '{second}': cells['{second}']}}); in Python, CVQVAE trains on all of them.")
+    return mdata
 
 # %% ../nbs/09_parameters.ipynb #ccfd30e4
 def describe_cells(
@@ -263,7 +272,9 @@ def columns_of(
     for name in ("batch", "labels"):
         column = getattr(parameters, name)
         if column is not None and column not in mdata.obs:
-            raise DataError(f"--{name} {column}: no such column of obs. Columns are: {', '.join(map(str, mdata.obs.columns)) or 'none'}.")
+            holding = [modality for modality, adata in mdata.mod.items() if column in adata.obs]
+            why = f"says different things of a cell in {' and '.join(holding)}: remove it from one of them" if holding else "no such column of obs"
+            raise DataError(f"--{name} {column}: {why}. Columns are: {', '.join(map(str, mdata.obs.columns)) or 'none'}.")
         columns[name] = column or (usual[name] if usual.get(name) in mdata.obs else None)
         if column is not None:
             _check_column(mdata.obs[column], name)

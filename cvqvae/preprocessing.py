@@ -6,6 +6,8 @@
 __all__ = ['COMPONENTS', 'MARK', 'preprocess', 'components_of']
 
 # %% ../nbs/01_preprocessing.ipynb #af65e34b
+import warnings
+
 import numpy as np
 from anndata import AnnData
 from mudata import MuData
@@ -42,6 +44,7 @@ def preprocess(
     labels = batch_labels(mdata, batch_key) if batch_key else None
     batches = {name: None if labels is None else labels.reindex(adata.obs_names) for name, adata in mdata.mod.items()}
     missing = [name for name, adata in mdata.mod.items() if recompute or _checked(adata, name, COMPONENTS[kinds[name]].slot)]
+    _tell_given([(name, COMPONENTS[kinds[name]].slot) for name, adata in mdata.mod.items() if name not in missing and adata.X is not None])
     transforms = {name: COMPONENTS[kinds[name]](n_components, seed, **options.get(kinds[name], {})) for name in missing}
     components = {name: transform.fit_transform(mdata[name], batches[name], name) for name, transform in transforms.items()}
     for name, transform in transforms.items():
@@ -54,6 +57,12 @@ def _checked(adata: AnnData, name: str, slot: str) -> bool:
     ours = slot not in adata.obsm or MARK in adata.uns
     counts_of(adata, name) if ours else check_components(adata.obsm[slot], name, slot)
     return ours
+
+
+def _tell_given(given: list[tuple[str, str]]) -> None:
+    for name, slot in given:
+        warnings.warn(f"obsm[{slot!r}] of {name!r} is used as it is: features of {name!r} cannot be predicted, and new cells need components "
+                      f"of the very same axes. Remove it (del adata.obsm[{slot!r}]) to have it computed.", stacklevel=3)
 
 
 def _write(adata: AnnData, transform: Components, components: np.ndarray, n_components: int, seed: int) -> None:

@@ -68,6 +68,10 @@ def labels_of(
     data: MuData | AnnData,
 ) -> pd.Series | None:  # str [n], index: cell names; None where the model knows no batches
     "The batch of each cell; raises `DataError` where the column is not there."
+    tables = (data.obs, *(adata.obs for adata in getattr(data, "mod", {}).values()))
+    if self.batch_key is not None and not any(self.batch_key in table for table in tables):
+        raise DataError(f"the model was trained with batches from obs[{self.batch_key!r}], and these cells have no such column: "
+                        f"set it (adata.obs[{self.batch_key!r}] = 'new'); a batch that training has not seen is lined up with the training cells")
     return None if self.batch_key is None else batch_labels(data, self.batch_key)
 
 

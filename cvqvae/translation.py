@@ -60,10 +60,11 @@ def feature_positions(
     "Where features stand; raises `DataError` for one that cannot be predicted."
     if features is None:
         return slice(None)
-    columns = known.get_indexer(list(features))
+    features = [features] if isinstance(features, str) else list(features)
+    columns = known.get_indexer(features)
     if (columns < 0).any():
         lacking = [name for name, column in zip(features, columns) if column < 0]
-        raise DataError(f"{len(lacking)} of {len(columns)} features are not predicted by this model, such as {lacking[0]!r}")
+        raise DataError(f"{len(lacking)} of {len(columns)} features are not predicted by this model, such as {lacking[0]!r}; they are called like {known[0]!r}")
     return columns
 
 

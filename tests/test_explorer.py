@@ -234,8 +234,13 @@ def test_a_mosaic_can_be_explored(fitted):
 
 
 def test_what_cannot_be_shown_is_said_before_a_file_is_made(fitted, tmp_path):
-    mdata = fitted[1]
-    for choices, message in [(dict(labels_key="clan"), "clan: no such column"), (dict(features=["NOGENE"]), "in no modality, such as 'NOGENE'")]:
+    mdata = fitted[1].copy()
+    mdata.obs["depth"] = np.arange(mdata.n_obs) / 7
+    for choices, message in [
+        (dict(labels_key="clan"), "clan: no such column"),
+        (dict(labels_key="depth"), "is it a barcode or a measurement"),
+        (dict(features=["NOGENE"]), f"in no modality, such as 'NOGENE'; features are called like '{mdata['rna'].var_names[0]}' in rna"),
+    ]:
         with pytest.raises(DataError, match=message):
             export_explorer(mdata, tmp_path / "cells.html", **choices)
     with pytest.raises(DataError, match="must end in .html"):

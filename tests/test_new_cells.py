@@ -15,11 +15,14 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from mudata import MuData
 
+from cvqvae.apply import map_files
 from cvqvae.cells import DataError
 from cvqvae.command import main
 from cvqvae.exchange import dense_proteins, for_collection, to_anndata, to_open_problems
+from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
 from cvqvae.labels import LabelTransfer, vote
+from cvqvae.metrics import evaluate, score_table
 from cvqvae.mosaic import groups_of, join_modalities, merged_obs, presence
 from cvqvae.simulation import simulate
 from cvqvae.translation_scores import row_auroc, row_correlations
@@ -180,6 +183,27 @@ def test_three_modalities_survive_a_folder(three, tmp_path):
     assert again.latents(two)["joint"].z.shape == (250, 8)
 
 
+def test_three_modalities_are_scored_as_one_point_per_cell(three):
+    model, mdata = three
+    mdata = model.embed(mdata.copy())
+    truth = Truth.from_mudata(mdata, batch_key="batch", labels_key="cell_type")
+    table = score_table(evaluate({"cvqvae": {"joint": mdata.obsm["X_cvqvae"]}}, truth, views=("joint",), resolutions=1), "joint")
+    assert set(table.index) == {"cvqvae", "raw", "random"} and table["score"].notna().all()
+
+
+def test_cells_with_all_genes_meet_a_model_of_a_selection(cells, tmp_path):
+    selection = cells[:200].copy()
+    some = MuData({"rna": selection["rna"][:, ::4].copy(), "atac": selection["atac"]})
+    model = CVQVAE(some, **SMALL).fit(progress=False)
+    model.save(tmp_path / "model")
+    for reader in (model, CVQVAE.load(tmp_path / "model", device="cpu")):
+        with pytest.warns(UserWarning, match="if the model was made of a selection of genes, give the same"):
+            reader.embed(cells["rna"][200:].copy())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            reader.embed(cells["rna"][200:, ::4].copy())
+
+
 # labels ------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +278,48 @@ def test_map_writes_embedding_and_types(folder, fitted, cells, capsys):
     assert main(["map", *map(str, flags)]) == 2 and "exists already" in capsys.readouterr().err
 
 
+def test_a_few_cells_are_mapped_as_among_many(folder, fitted, cells, tmp_path, recwarn):
+    few = cells[200:212].copy()  # hardly a peak has a count in all of them together
+    for name, adata in few.mod.items():
+        adata.write(tmp_path / f"{name}.h5ad")
+    report = map_files(folder / "model", {name: tmp_path / f"{name}.h5ad" for name in few.mod}, tmp_path / "mapped.h5mu")
+    assert (report["missing"] == 0).all() and not [w for w in recwarn if "without a count" in str(w.message)]
+    among_many = fitted.embed(cells[200:].copy()).obsm["X_cvqvae"][:12]
+    np.testing.assert_allclose(mudata.read(tmp_path / "mapped.h5mu").obsm["X_cvqvae"], among_many, atol=1e-5)
+
+
+@pytest.mark.parametrize("change, message", [(dict(seed=1), "embedded by another model"), (dict(n_latent=4), "embedded by another model"),
+                                             (dict(seed=1, batch_key=None), "embedded by another model"), (dict(batch_key="cell_type"), None)])
+def test_a_reference_of_another_model_is_refused(folder, cells, tmp_path, change, message):
+    reference = cells[:200].copy()
+    if message is None:
+        del reference.obs["batch"], reference["rna"].obs["batch"], reference["atac"].obs["batch"]
+        message = "does not fit this model .*no such column"
+    elif change.get("batch_key", "") is None:  # of batches that the first model does not know
+        reference.obs["batch"] = "elsewhere"
+    CVQVAE(reference, **{"batch_key": "batch", **SMALL, **change}).fit(progress=False).embed(reference)
+    reference.write(tmp_path / "reference.h5mu")
+    with pytest.raises(DataError, match=message):
+        map_files(folder / "model", {"rna": folder / "rna.h5ad"}, tmp_path / "mapped.h5mu", tmp_path / "reference.h5mu", "cell_type")
+    assert not (tmp_path / "mapped.h5mu").exists()
+
+
+def test_a_reference_of_cells_mapped_before_is_taken(folder, cells, tmp_path):
+    first = {"rna": folder / "rna.h5ad"}
+    map_files(folder / "model", first, tmp_path / "first.h5mu", folder / "integrated.h5mu", "cell_type")
+    map_files(folder / "model", first, tmp_path / "second.h5mu", tmp_path / "first.h5mu", "cvqvae_label")
+    assert "cvqvae_label" in mudata.read(tmp_path / "second.h5mu").obs
+
+
+def test_cells_without_a_batch_column_are_told_what_to_do(fitted, cells):
+    new = cells["rna"][200:].copy()
+    del new.obs["batch"]
+    with pytest.raises(DataError, match="adata.obs\\['batch'\\] = 'new'"):
+        fitted.embed(new)
+    new.obs["batch"] = "new"
+    assert np.isfinite(fitted.embed(new).obsm["X_cvqvae"]).all()
+
+
 def test_translate_writes_features_by_name(folder, fitted, cells):
     wanted = list(fitted.transforms["atac"].feature_names[[3, 1]])
     flags = ["--model", folder / "model", "--rna", folder / "rna.h5ad", "--to", "atac", "--features", ",".join(wanted), "--out", folder / "peaks.h5ad"]
@@ -261,6 +327,15 @@ def test_translate_writes_features_by_name(folder, fitted, cells):
     predicted = read_h5ad(folder / "peaks.h5ad")
     assert list(predicted.var_names) == wanted and predicted.n_obs == 100
     np.testing.assert_allclose(predicted.X, fitted.translate(cells[200:]["rna"].copy(), "atac", features=wanted).X, atol=1e-5)
+    assert predicted.uns["cvqvae_translation"]["values"] == "log1p of TF-IDF per 10,000" and set(predicted.var["feature_types"]) == {"Peaks"}
+
+
+def test_two_modalities_of_one_kind_are_not_mixed_up(tmp_path, cells):
+    twice = MuData({"rna": cells["rna"][:, :100].copy(), "nuclei": cells["rna"][:, 100:200].copy()})
+    CVQVAE(twice, **SMALL).fit(progress=False, epochs=1).save(tmp_path / "model")
+    cells["rna"].write(tmp_path / "rna.h5ad")
+    with pytest.raises(DataError, match="rna and nuclei of that kind"):
+        map_files(tmp_path / "model", {"rna": tmp_path / "rna.h5ad"}, tmp_path / "mapped.h5mu")
 
 
 WRONG = [

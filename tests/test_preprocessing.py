@@ -11,6 +11,7 @@ from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cvqvae.baselines import only_components
 from cvqvae.cells import DataError
 from cvqvae.components import ProteinComponents, RNAComponents
 from cvqvae.lsi import ATACComponents, depth_correlation
@@ -129,11 +130,19 @@ def test_callers_counts_stay_and_own_components_win():
     mdata = simulate(n_cells=120, seed=1)
     before = {name: a.X.copy() for name, a in mdata.mod.items()}
     mdata["rna"].obsm["X_pca"] = np.random.default_rng(0).normal(size=(120, 4)).astype("float32")
-    transforms = preprocess(mdata, n_components=5)
+    with pytest.warns(UserWarning, match=r"obsm\['X_pca'\] of 'rna' is used as it is: features of 'rna' cannot be predicted"):
+        transforms = preprocess(mdata, n_components=5)
     assert list(transforms) == [name for name in mdata.mod if name != "rna"]
     assert components_of(mdata["rna"]).shape == (120, 4)
     assert all((before[name] != a.X).nnz == 0 for name, a in mdata.mod.items())
     assert set(preprocess(mdata, n_components=5, recompute=True)) == set(mdata.mod)
+
+
+def test_components_without_counts_are_taken_in_silence(recwarn):
+    mdata = simulate(n_cells=60, seed=1)
+    preprocess(mdata, n_components=5)
+    recwarn.clear()
+    assert preprocess(only_components(mdata)) == {} and not [w for w in recwarn if "used as it is" in str(w.message)]
 
 
 MEMORY = textwrap.dedent("""

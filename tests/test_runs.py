@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import anndata as ad
 import mudata
@@ -28,6 +30,8 @@ def files(tmp_path_factory):
         common = next(name for name in adata.obs["cell_type"].value_counts().index if name != "HSC")
         adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({common: MARKUP})
         adata.write(folder / f"{name}.h5ad")
+    proteins = simulate(n_cells=120, kind="protein", n_genes=300)["protein"]
+    mudata.MuData({**mdata.mod, "adt": proteins}).write(folder / "three.h5mu")
     return folder
 
 
@@ -50,6 +54,13 @@ def test_help_is_for_people(capsys):
     assert "never for training" in " ".join(text.split())
 
 
+def test_help_waits_for_no_picture():
+    "What takes seconds to import, or warns on import, is left to the commands that need it."
+    told = subprocess.run([sys.executable, "-X", "importtime", "-m", "cvqvae.command"], capture_output=True, text=True, check=True)
+    assert not {"umap", "scanpy", "louvain"} & {line.split("|")[-1].strip() for line in told.stderr.splitlines()}
+    assert "Warning" not in told.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--preset", "nonsense"], ["--epochs", "many"], ["--unknown"]])
 def test_bad_flags_exit_with_2(arguments):
     with pytest.raises(SystemExit) as stop:
@@ -64,6 +75,7 @@ def test_bad_flags_exit_with_2(arguments):
         (["--rna", "{}/rna.h5ad", "--atac", "{}/missing.h5ad"], "no such file"),
         (["--rna", "{}/rna.h5ad", "--atac", "{}/atac.h5ad", "--batch", "donor"], "no such column"),
         (["--rna", "{}/rna.h5ad", "--dataset", "demo"], "exclude each other"),
+        (["--mudata", "{}/three.h5mu"], "3 modalities (rna, atac, adt), and a report compares two"),
         (["--dataset", "nonsense"], "No data set"),
         (["--epochs", "0"], "at least 1"),
         (["--params", "{}/missing.yaml"], "no such file"),
