@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_for', 'read_reference', 'new_file', 'check_reference', 'map_files', 'write_labels', 'translate_files',
-           'values_of', 'add_apply_commands', 'run_apply']
+           'add_apply_commands', 'run_apply']
 
 # %% ../nbs/09_apply.ipynb #0050e7a6
 import argparse
@@ -16,8 +16,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from .cells import KINDS, DataError, declare_kind
-from .components import Components
+from .cells import DataError, declare_kind
 from .datasets import read_checked, read_modality
 from .files import probe_file, write_atomically
 from .integration import CVQVAE
@@ -107,6 +106,8 @@ def map_files(
     _probe(*files.values(), reference)
     if (reference is None) != (labels is None):
         raise DataError("--reference and --labels belong together: a file with cell types, and the column that holds them")
+    from cvqvae.exchange import dense_proteins  # here, because its pictures take seconds to import, which --help need not wait for
+
     known = read_reference(reference, labels) if reference else None
     if known:
         check_reference(fitted, known[0], reference)
@@ -115,7 +116,7 @@ def map_files(
     fitted.embed(cells)
     if known:
         write_labels(cells, *known)
-    write_atomically(path, cells.write, locks=True)
+    write_atomically(path, dense_proteins(cells).write, locks=True)
     return report
 
 
@@ -158,23 +159,8 @@ def translate_files(
     names = {kind: name for name, kind in fitted.kinds.items()}
     target = to if to in fitted.modalities else names.get(KIND_OF_FLAG.get(to, ""), to)
     predicted = fitted.translate(adata, target, source, features)
-    kind = fitted.kinds[target]
-    predicted.var["feature_types"] = pd.Categorical([KINDS[kind]] * predicted.n_vars)
-    predicted.uns["cvqvae_translation"] = {"from": source, "to": target, "values": values_of(fitted.transforms[target])}
     write_atomically(path, predicted.write_h5ad, locks=True)
     return predicted
-
-
-def values_of(
-    transform: Components,  # of the predicted modality
-) -> str:  # for people
-    "What the predicted values are."
-    known = {
-        "rna": "log1p of counts per {0:g} counts of the cell",
-        "protein": "centred log-ratios: log1p of counts minus the mean of the cell",
-        "atac": "log1p of TF-IDF per 10,000",
-    }
-    return known.get(transform.kind, "normalised values").format(getattr(transform, "target_sum", 0))
 
 # %% ../nbs/09_apply.ipynb #1524dfa5
 _ABOUT = {

@@ -52,10 +52,11 @@ class Components:
         "Share of the (scaled) variance per component, float [k]."
         return self.arrays["explained_variance_ratio"]
 
-    def _cap(self, limit: int, name: str) -> int:
+    def _cap(self, limit: int, name: str, complete: bool = False) -> int:
+        "As many components as there can be; a warning says so, but where they hold the features completely, for then nothing is lost."
         if limit < 1:
             raise DataError(f"{name!r} has too few cells or features for a single component")
-        if limit < self.n_components:
+        if limit < self.n_components and not complete:
             warnings.warn(f"{name!r}: {self.n_components} components asked for, {limit} possible: using {limit}", stacklevel=4)
         return min(self.n_components, limit)
 
@@ -152,7 +153,7 @@ class ScaledPCA(Components):
         keep, sums = self._choose(counts, batch)
         self.feature_names, positions = names[keep], np.flatnonzero(keep)
         mean, variance = mean_variance(sums[:, keep], counts.shape[0])
-        k = self._cap(min(counts.shape[0] - 1, self._rank(len(positions))), name)
+        k = min(self._cap(counts.shape[0] - 1, name), self._cap(self._rank(len(positions)), name, complete=True))
         self.arrays = {"mean": mean.astype(np.float32), "std": np.where(variance > 1e-12, np.sqrt(variance), 1).astype(np.float32)}
         scaled = (self._scaled(part, positions) for _, part in row_blocks(counts, self.rows))
         matrix, centre, _ = covariance(scaled, len(positions))

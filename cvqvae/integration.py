@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
-from .cells import DataError, modality_kind
+from .cells import KINDS, DataError, modality_kind
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
@@ -33,7 +33,7 @@ from .presets import Preset, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors
 from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
 from .training import TrainingConfig
-from .translation import feature_positions, predict_components, predict_features
+from .translation import feature_positions, predict_components, predict_features, values_of
 
 # %% ../nbs/05_integration.ipynb #a97ac24c
 class CVQVAE:
@@ -166,7 +166,7 @@ def _checked(self: CVQVAE, data: MuData | AnnData | None) -> MuData:
         raise ValueError("the model is not trained yet: call fit() first")
     if isinstance(data, AnnData):
         return MuData({self._modality_of(data): data})
-    data = self.mdata if data is None else as_mudata(data, unpaired="keep")
+    data = self.mdata if data is None else as_mudata(data, empty="keep", unpaired="keep")
     if not set(self.modalities) & set(data.mod):
         raise DataError(f"the model was trained on {', '.join(self.modalities)}; here are {', '.join(data.mod)}: rename a modality")
     return data
@@ -222,7 +222,7 @@ def translate(
     to: str,  # name of the modality to predict
     source: str | None = None,  # name of the modality of `adata`; None: found by its kind
     features: Sequence[str] | None = None,  # names to predict; None: all
-) -> AnnData:  # float32 [n, features], `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components
+) -> AnnData:  # float32 [n, features], `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components, `uns["cvqvae_translation"]` what the values are
     """Predict one modality from another: normalised values with the target's feature names.
 
     RNA is log1p of counts per `transforms[to].target_sum`, the median total of the training cells; proteins are centred log-ratios, peaks TF-IDF.
@@ -235,6 +235,8 @@ def translate(
     values = np.concatenate(list(predict_features(transform, components, columns)))
     result = AnnData(values, obs=adata.obs[[]].copy(), var=pd.DataFrame(index=transform.feature_names[columns]))
     result.obsm[transform.slot] = components
+    result.var["feature_types"] = pd.Categorical([KINDS[transform.kind]] * result.n_vars)
+    result.uns["cvqvae_translation"] = {"from": source, "to": to, "values": values_of(transform)}
     return result
 
 

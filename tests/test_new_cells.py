@@ -286,6 +286,8 @@ def test_a_few_cells_are_mapped_as_among_many(folder, fitted, cells, tmp_path, r
     assert (report["missing"] == 0).all() and not [w for w in recwarn if "without a count" in str(w.message)]
     among_many = fitted.embed(cells[200:].copy()).obsm["X_cvqvae"][:12]
     np.testing.assert_allclose(mudata.read(tmp_path / "mapped.h5mu").obsm["X_cvqvae"], among_many, atol=1e-5)
+    joined = fitted.embed({name: adata.copy() for name, adata in few.mod.items()})
+    np.testing.assert_allclose(joined.obsm["X_cvqvae"], among_many, atol=1e-5)
 
 
 @pytest.mark.parametrize("change, message", [(dict(seed=1), "embedded by another model"), (dict(n_latent=4), "embedded by another model"),
