@@ -39,6 +39,7 @@ from cvqvae.simulation import simulate
 from cvqvae.storage import FORMAT, load_folder, save_folder
 
 SMALL = dict(hidden=(16,), n_latent=4, n_codes=8, n_components=6, batch_size=32, device="cpu")
+EPOCHS = 200  # of a training that is killed: so many that it is not over when the kill comes
 
 
 def small_cells(n=60, seed=0):
@@ -184,13 +185,13 @@ def fit_with(mdata, checkpoint=None, epochs=60):
         return CVQVAE(mdata, batch_key="batch", epochs=epochs, **SMALL).fit(progress=False, checkpoint=checkpoint)
 
 
-def kill_fits(folder, times, seed=0, epochs=60):
+def kill_fits(folder, times, seed=0, epochs=EPOCHS):
     "Kill a training again and again; the last start completes it. Returns the embedding, to be compared with an uninterrupted one, and epochs found."
     from safetensors import safe_open
 
     chance, path, found = random.Random(seed), folder / "fit.safetensors", []
     for _ in range(times):
-        killed(lambda: fit_with(small_cells(), path, epochs), chance.uniform(0.0, 0.4), ready=path.exists)
+        killed(lambda: fit_with(small_cells(), path, epochs), chance.uniform(0.0, 0.2), ready=path.exists)
         with safe_open(path, "pt") as file:
             found.append(json.loads(file.metadata()["cvqvae"])["epoch"])
     model = fit_with(small_cells(), path, epochs)
@@ -409,9 +410,9 @@ def kill_runs(folder, times, seed=0):
         os.kill(pid, signal.SIGSTOP)  # so that it still runs when the second one comes
         second = refused(lambda: run_once(cells, folder / "run"), DataError, lambda: None)
         os.kill(pid, signal.SIGKILL)
-        if ended(pid) == -signal.SIGKILL:
+        if ended(pid) == -signal.SIGKILL and not (folder / "run").exists():
             taken, kills = second, kills + 1
-        else:  # it had ended before it was stopped
+        else:  # the run was over before it was stopped
             shutil.rmtree(folder / "run")
     kept = len(list((folder / "checkpoints").glob("*.safetensors")))
     assert ended(child(lambda: run_once(cells, folder / "run"))) == 0
@@ -531,7 +532,7 @@ def kill_comparisons(folder, times, start=compare_once, longest=2.0, seed=0):
 
 def compare_fits(folder, times):
     resumed, found = kill_fits(folder, max(1, times // 4))
-    whole = fit_with(small_cells(), None).latents()["joint"].z
+    whole = fit_with(small_cells(), None, EPOCHS).latents()["joint"].z
     return {"same embedding": torch.equal(resumed, whole), "epochs found after a kill": found}
 
 
