@@ -52,6 +52,8 @@ def code_cells(
     source: str | None = None,  # see `code_source`
 ) -> CodeCells:
     "Which cell has which code, and where the codes lie; raises `DataError` where there are no cells or no codes."
+    if not isinstance(model, CVQVAE):
+        raise DataError(f"codes are those of a trained model: give it first, and the cells after it, not {type(model).__name__} alone")
     if data is None and model.mdata is None:
         raise DataError("a loaded model has no cells of its own: give it some, as data")
     source = code_source(model, source)

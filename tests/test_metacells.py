@@ -137,6 +137,8 @@ def test_models_without_joint_codes_or_without_cells(model, tmp_path):
     loaded = CVQVAE.load(tmp_path / "model")
     with pytest.raises(DataError, match="no cells of its own"):
         metacells(loaded)
+    with pytest.raises(DataError, match="a trained model: give it first, .* not MuData alone"):
+        metacells(model.mdata)
     assert code_groups(loaded, model.mdata, target_size=20).equals(code_groups(model, model.mdata, target_size=20))
 
 
