@@ -43,6 +43,7 @@ class ModelConfig:
     batch_offsets: bool = False  # encoders read components from which their batch's offset is taken away
     length_power: float = 0.0  # z is divided by its length to this power: 0 leaves it, 1 puts it on the sphere
     consensus: float = 0.0  # share of the modalities' latents in the joint embedding, by their weights; 0: the joint latent alone
+    agreement: float = 0.0  # share of the way that a modality's embedding moves, after the training, to what it says of the others'; 0: none
     bottleneck: str = "quantized"  # "quantized" or "gaussian" (variant cvae)
     routes: str = "cross"  # what is decoded into what: "cross", "joint" or "all"
     fusion: str | None = None  # joint latent: None (mean, not trained), "mean", "linear", or "encoder" of its own
@@ -68,7 +69,8 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {choices}")
         if self.routes == "joint" and self.fusion is None:
             raise ValueError("routes='joint' needs a fusion: 'mean' or 'linear'")
-        if not 0 <= self.consensus <= 1:
-            raise ValueError(f"consensus={self.consensus} is a share, between 0 and 1")
+        for name in ("consensus", "agreement"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is a share, between 0 and 1")
         if len(self.lambda_modality) != len(self.n_inputs):
             raise ValueError(f"{len(self.n_inputs)} modalities, but lambda_modality has {len(self.lambda_modality)} weights")

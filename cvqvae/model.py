@@ -98,6 +98,9 @@ class CrossVQVAE(nn.Module):
             self.register_buffer(f"modality_weight_{i}", torch.ones(()))
             if config.batch_offsets and config.n_batches:
                 self.register_buffer(f"batch_offset_{i}", torch.zeros(config.n_batches, config.n_inputs[i]))
+            if config.agreement:
+                self.register_buffer(f"agreement_center_{i}", torch.zeros(config.n_latent))
+                self.register_buffer(f"agreement_map_{i}", torch.eye(config.n_latent))
 
     def _build(self, c: ModelConfig) -> None:
         options = dict(skip=c.skip, norm=c.norm)
@@ -222,16 +225,30 @@ def embed_all(
     inputs: list[Tensor | None],  # components per modality, float [n, n_inputs[i]]; None: not measured in these cells
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
 ) -> dict[int | str, Latent]:  # per measured modality's position, and "joint"
-    "What a trained model says of cells: as `encode_all`, with a consensus as joint latent where configured or where a modality is missing."
+    "What a trained model says of cells: as `encode_all`, with consensus (also where a modality is missing) and agreement as configured."
     latents = self.encode_all(inputs, batch)
+    agreed = {s: latent._replace(z=self._agreed(latent.z, s)) for s, latent in latents.items()}
+    return agreed | {JOINT: self._consensus(latents)}
+
+
+@patch
+def _consensus(self: CrossVQVAE, latents: dict[int | str, Latent]) -> Latent:
     share = self.config.consensus if JOINT in latents else 1.0
     if not share:
-        return latents
+        return latents[JOINT]
     weights = {s: getattr(self, f"modality_weight_{s}") for s in latents if s != JOINT}
     z = share * sum(w * latents[s].z for s, w in weights.items()) / sum(weights.values())
     z = z + (1 - share) * latents[JOINT].z if JOINT in latents else z
     gaussian = self.config.bottleneck == "gaussian"  # its bottleneck reads a variance, too
-    return latents | {JOINT: Latent(z, z, None, None) if gaussian else self._latent(JOINT, z)}
+    return Latent(z, z, None, None) if gaussian else self._latent(JOINT, z)
+
+
+@patch
+def _agreed(self: CrossVQVAE, z: Tensor, source: int | str) -> Tensor:
+    if source == JOINT or not self.config.agreement:
+        return z
+    center = getattr(self, f"agreement_center_{source}")
+    return center + (z - center) @ getattr(self, f"agreement_map_{source}")
 
 
 @patch

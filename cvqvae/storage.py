@@ -30,7 +30,7 @@ from .files import write_atomically
 from .model import CrossVQVAE
 
 # %% ../nbs/05_storage.ipynb #010a55f7
-FORMAT = 2  # of a saved model; raised when a release writes something older ones cannot read
+FORMAT = 3  # of a saved model; raised when a release writes something older ones cannot read
 _FILES = {"model.json", "model.safetensors"}
 _BESIDE = {"README.md"}  # written with them; alone it is somebody else's
 
