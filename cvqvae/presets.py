@@ -25,7 +25,7 @@ class Preset:
 
 # %% ../nbs/05_presets.ipynb #d2185252
 NETWORKS = {
-    **{"hidden": (256,), "decoder_hidden": (128,), "joint_hidden": (), "skip": False, "linear_skip": True, "norm": "layer"},
+    **{"hidden": (1024,), "dropout": 0.2, "decoder_hidden": (128,), "joint_hidden": (), "skip": False, "linear_skip": True, "norm": "layer"},
     **{"n_latent": 64, "scale_inputs": True, "encoder_batch": False, "batch_offsets": True, "routes": "all", "fusion": "encoder"},
 }
 
