@@ -26,7 +26,7 @@ from .parameters import KIND_OF_FLAG
 
 # %% ../nbs/09_apply.ipynb #13e87f6e
 def read_for(
-    model: CVQVAE,
+    model: CVQVAE,  # trained
     files: dict[str, str],  # flag ("rna", "atac", "adt") -> .h5ad file with raw counts
 ) -> MuData:  # modalities named as in the model; raises DataError
     "New cells, of one modality or of several."
@@ -56,7 +56,7 @@ def read_reference(
 
 
 def new_file(
-    path: str | Path,
+    path: str | Path,  # to be written
     suffix: str,  # ".h5mu" or ".h5ad"
 ) -> Path:  # raises DataError
     "A path that may be written to."
@@ -69,7 +69,7 @@ def new_file(
 
 # %% ../nbs/09_apply.ipynb #7de7e61c
 def check_reference(
-    model: CVQVAE,
+    model: CVQVAE,  # trained
     reference: MuData,  # cells with embeddings
     path: str,  # for the error
     most: int = 100,  # cells that are looked at
