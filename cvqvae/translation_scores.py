@@ -84,12 +84,12 @@ def normalised_values(
 
 def predictions(
     model: CVQVAE,  # trained on `train`
-    train: MuData,
+    train: MuData,  # cells that the model was trained on
     back: MuData,  # held-back cells
     source: str,  # modality that is read
     target: str,  # modality that is predicted
     columns: np.ndarray,  # positions of the features
-    n_neighbors: int = 20,
+    n_neighbors: int = 20,  # training cells whose mean is a prediction
 ) -> dict[str, np.ndarray]:  # method -> float32 [n, columns]
     "The model's translation, the mean of the nearest training cells in the source's components, and the mean of all."
     transform, names = model.transforms[target], model.transforms[target].feature_names[columns]
