@@ -132,12 +132,12 @@ def write_labels(
     reference: MuData,  # embedded by the same model
     labels: pd.Series,  # of the reference's cells
 ) -> None:
-    "Types by the nearest cells of the reference, which is looked at through the modality that the new cells have."
-    (alone, *others), known = cells.mod, reference
+    "Types by the nearest cells of the reference; both are looked at through the modality that the new cells have, where it is one."
+    (alone, *others), known, asked = cells.mod, reference, cells
     if not others and alone in reference.mod and "X_cvqvae" in reference[alone].obsm:
-        known = reference[alone]
+        known, asked = reference[alone], cells[alone]
     transfer = LabelTransfer().fit(known.obsm["X_cvqvae"], labels.reindex(known.obs_names))
-    found = transfer.predict(cells.obsm["X_cvqvae"], cells.obs_names)
+    found = transfer.predict(asked.obsm["X_cvqvae"], cells.obs_names)
     cells.obs["cvqvae_label"] = pd.Categorical(found["label"])
     cells.obs["cvqvae_confidence"], cells.obs["cvqvae_unknown"] = found["confidence"], found["unknown"]
 
