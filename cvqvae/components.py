@@ -37,6 +37,7 @@ class Components:
 
     kind: str  # "rna", "atac" or "protein"
     slot: str  # where `preprocess` writes the components
+    absent = "average"  # what a feature that is missing in new cells counts as
     rows = 1024  # cells per block
 
     def __init__(
@@ -67,7 +68,7 @@ class Components:
             here = f"only {len(positions) - missing} of the {len(positions)} {self.kind} features of the model are here"
             raise DataError(f"{here}: is this the same assay and genome?")
         if missing:
-            warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as average", stacklevel=3)
+            warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}", stacklevel=3)
         return positions
 
     def state(self) -> tuple[dict[str, np.ndarray], dict]:

@@ -55,7 +55,7 @@ _LARGEST = np.log1p(1e4)  # no value of TF-IDF can be larger
 class ATACComponents(Components):
     "TF-IDF, truncated SVD, unit variance per component, standardised per cell (LSI)."
 
-    kind, slot = "atac", "X_lsi"
+    kind, slot, absent = "atac", "X_lsi", "closed"
 
     def __init__(
         self,
