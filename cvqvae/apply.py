@@ -26,7 +26,7 @@ from .parameters import KIND_OF_FLAG
 
 # %% ../nbs/09_apply.ipynb #13e87f6e
 def read_for(
-    model: CVQVAE,
+    model: CVQVAE,  # trained
     files: dict[str, str],  # flag ("rna", "atac", "adt") -> .h5ad file with raw counts
 ) -> MuData:  # modalities named as in the model; raises DataError
     "New cells, of one modality or of several."
@@ -56,7 +56,7 @@ def read_reference(
 
 
 def new_file(
-    path: str | Path,
+    path: str | Path,  # to be written
     suffix: str,  # ".h5mu" or ".h5ad"
 ) -> Path:  # raises DataError
     "A path that may be written to."
@@ -69,7 +69,7 @@ def new_file(
 
 # %% ../nbs/09_apply.ipynb #7de7e61c
 def check_reference(
-    model: CVQVAE,
+    model: CVQVAE,  # trained
     reference: MuData,  # cells with embeddings
     path: str,  # for the error
     most: int = 100,  # cells that are looked at
@@ -132,12 +132,12 @@ def write_labels(
     reference: MuData,  # embedded by the same model
     labels: pd.Series,  # of the reference's cells
 ) -> None:
-    "Types by the nearest cells of the reference, which is looked at through the modality that the new cells have."
-    (alone, *others), known = cells.mod, reference
+    "Types by the nearest cells of the reference; both are looked at through the modality that the new cells have, where it is one."
+    (alone, *others), known, asked = cells.mod, reference, cells
     if not others and alone in reference.mod and "X_cvqvae" in reference[alone].obsm:
-        known = reference[alone]
+        known, asked = reference[alone], cells[alone]
     transfer = LabelTransfer().fit(known.obsm["X_cvqvae"], labels.reindex(known.obs_names))
-    found = transfer.predict(cells.obsm["X_cvqvae"], cells.obs_names)
+    found = transfer.predict(asked.obsm["X_cvqvae"], cells.obs_names)
     cells.obs["cvqvae_label"] = pd.Categorical(found["label"])
     cells.obs["cvqvae_confidence"], cells.obs["cvqvae_unknown"] = found["confidence"], found["unknown"]
 

@@ -189,7 +189,7 @@ METHODS = {
     "mofa": Method(PEERS["mofa"], "linear factors, groups are batches", "Argelaguet 2020, Genome Biol"),
     "totalvi": Method(GENERATIVE["totalvi"], "VAE of genes and proteins", "Gayoso 2021, Nat Methods"),
     "multivi": Method(GENERATIVE["multivi"], "VAE of genes and peaks", "Ashuach 2023, Nat Methods"),
-    "clue": Method(GENERATIVE["clue"], "cross-linked VAE with an adversary", "Tu 2022, PMLR 176"),
+    "clue": Method(GENERATIVE["clue"], "cross-linked VAE with an adversary", "Tu 2022, NeurIPS"),
 }
 "Name -> method, in the order of the tables."
 

@@ -27,9 +27,9 @@ from .workers import Failed, reason_of, run_jobs
 # %% ../nbs/08_benchmark.ipynb #3a3320bb
 def attempt(
     method: str,  # in `METHODS`
-    seed: int,
+    seed: int,  # of the method
     mdata: MuData,  # after `preprocess`
-    plan: Plan,
+    plan: Plan,  # limits and options of the comparison
     stem: Path | None,  # where the result is kept; None: nowhere
 ) -> Result | str:  # the result, or why there is none
     "A method's result for one seed, kept or new."
@@ -50,7 +50,7 @@ VIEWS = ("stacked", "joint")
 
 
 def scores_of(
-    result: Result,
+    result: Result,  # of `fit_method`
     truth: Truth,  # what is known about the cells
     seed: int = 0,  # of the measures
     **evaluation,  # of `score_embedding`
@@ -73,7 +73,7 @@ def failure(
 def run_benchmark(
     mdata: MuData,  # paired cells with counts; components are computed where there are none
     methods: Sequence[str] = ("cvqvae",),  # in `METHODS`; "raw" and "random" are always added
-    seeds: Sequence[int] = (0, 1, 2, 3),
+    seeds: Sequence[int] = (0, 1, 2, 3),  # of the methods that a seed changes
     out: str | Path = "benchmark",  # folder of `scores.csv`
     report: Callable = lambda line: None,  # told of each row as it is done, e.g. `print`
     results: str | Path | None = None,  # folder where results are kept; None: `out/results`
@@ -128,7 +128,7 @@ class Comparison:
         self,
         mdata: MuData,  # after `preprocess`
         truth: Truth,  # what is known about the cells
-        plan: Plan,
+        plan: Plan,  # what is compared, and how it is scored
         folder: Path,  # results are kept here
     ):
         self.mdata, self.truth, self.plan, self.folder = mdata, truth, plan, folder
@@ -208,9 +208,9 @@ def _keep(self: Comparison, method: str, seed: int, outcome: tuple | Failed) -> 
 
 
 def computed(
-    comparison: Comparison,
+    comparison: Comparison,  # the cells and what is known about them
     method: str,  # in `METHODS`
-    seed: int,
+    seed: int,  # of the method
     result: Result | None,  # where it is kept already
 ) -> tuple[Result | str, pd.DataFrame]:  # the result, or why there is none; its row
     "What a worker does; it writes nothing."
@@ -237,7 +237,7 @@ def with_shared(
 def kept_results(
     mdata: MuData,  # as given to `run_benchmark`
     methods: Sequence[str],  # in `METHODS`
-    seed: int = 0,
+    seed: int = 0,  # of the methods that a seed changes
     results: str | Path = "benchmark/results",  # folder where results are kept
     **plan,  # fields of `Plan`, as given to `run_benchmark`
 ) -> dict[str, Result]:  # method -> result; what failed or never ran is left out

@@ -74,7 +74,7 @@ def specific_genes(
 def plot_genes(
     coordinates: np.ndarray,  # of a picture of the space, float [n, 2]
     expression: AnnData,  # of `gene_expression`
-    genes: list[str],
+    genes: list[str],  # names, a panel for each
 ) -> Figure:
     "The integrated space, coloured by the expression of genes (Figure 5)."
     if unknown := [gene for gene in genes if gene not in expression.var_names]:
@@ -157,7 +157,7 @@ def find_root(
 def space_graph(
     z: np.ndarray,  # embedding, float [n, d]
     groups: pd.Series,  # type or cluster of each cell, [n]
-    seed: int = 0,
+    seed: int = 0,  # of the neighbour search and of the diffusion map
 ) -> AnnData:  # neighbours, diffusion map and PAGA of the space; `obs["group"]`
     "What pseudotime and the graph of types are read from."
     space = AnnData(np.asarray(z, np.float32), obs=pd.DataFrame({"group": pd.Categorical(groups.astype(str))}, index=groups.index))
@@ -225,7 +225,7 @@ def vote_labels(
     source: np.ndarray,  # embedding of labelled cells, float [n, d]
     labels: pd.Series,  # their labels, [n]
     target: np.ndarray,  # embedding of cells to be labelled, float [m, d]
-    n_neighbors: int = 15,
+    n_neighbors: int = 15,  # labelled cells that vote
 ) -> pd.DataFrame:  # rows as in `target`: label, confidence (share of the votes, 0 to 1)
     "Labels by a vote of the nearest labelled cells."
     classifier = KNeighborsClassifier(min(n_neighbors, len(source)), algorithm="brute").fit(source, labels.astype(str))

@@ -30,11 +30,11 @@ def shown_features(
     return sp.csr_matrix(counts > 0, dtype=np.float32)
 
 # %% ../nbs/08_code_names.ipynb #e7760cd6
-def _shares(
+def _showing_cells(
     shown: sp.csr_matrix,  # of `shown_features` [n, features]
     groups: pd.Series,  # group of each cell [n]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, pd.Index]:  # showing cells per group [m, features]; in all [features]; cells per group [m]; names [m]
-    "How many cells of each group show each feature."
+    "How many cells show each feature, in each group and in all; and how many cells a group has."
     members, names = memberships(groups)
     inside = (members @ shown).toarray()
     return inside, inside.sum(0), np.asarray(members.sum(1)).ravel(), names
@@ -46,7 +46,7 @@ def _best(
     groups: pd.Series,  # group of each cell [n]
 ) -> pd.DataFrame:  # rows: group, feature, share_in, share_out, specificity, adjusted_p
     "The fifty most specific features of every group in one modality."
-    inside, total, sizes, names = _shares(shown, groups)
+    inside, total, sizes, names = _showing_cells(shown, groups)
     share_in = inside / sizes[:, None]
     share_out = (total - inside) / np.maximum(len(groups) - sizes, 1)[:, None]
     best = np.argsort(share_out - share_in, axis=1, kind="stable")[:, :50]

@@ -68,7 +68,7 @@ def plot_usage(
 # %% ../nbs/08_code_usage.ipynb #57e1fd11
 def nearest_codes(
     model: CVQVAE,  # trained
-    n_neighbors: int = 5,
+    n_neighbors: int = 5,  # codes wanted of each
     source: str | None = None,  # see `code_source`
 ) -> pd.DataFrame:  # rows: code, neighbor (int), distance (float), by code and distance; dead codes left out
     "The nearest codes of every code that the training cells use; raises `DataError` for a model without codes or cells."
@@ -86,7 +86,7 @@ def group_graph(
     z: np.ndarray,  # embedding of the cells, float [n, d]
     groups: pd.Series,  # group of each cell, index cell names [n]
     least: float = 0.3,  # connectivity; weaker connections are left out
-    seed: int = 0,
+    seed: int = 0,  # of the neighbour search
 ) -> pd.DataFrame:  # rows: source, target (groups, each pair once), connectivity (0 to 1)
     "Connected groups, by PAGA."
     groups = checked_groups(groups)

@@ -37,12 +37,13 @@ class Components:
 
     kind: str  # "rna", "atac" or "protein"
     slot: str  # where `preprocess` writes the components
+    absent = "average"  # what a feature that is missing in new cells counts as
     rows = 1024  # cells per block
 
     def __init__(
         self,
         n_components: int = 50,  # k; fewer where cells or features do not allow it
-        seed: int = 0,
+        seed: int = 0,  # of the start of LSI; PCA is exact and needs none
     ):
         self.n_components, self.seed = n_components, seed
         self.feature_names, self.arrays = pd.Index([]), {}
@@ -67,7 +68,7 @@ class Components:
             here = f"only {len(positions) - missing} of the {len(positions)} {self.kind} features of the model are here"
             raise DataError(f"{here}: is this the same assay and genome?")
         if missing:
-            warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as average", stacklevel=3)
+            warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}", stacklevel=3)
         return positions
 
     def state(self) -> tuple[dict[str, np.ndarray], dict]:
@@ -78,8 +79,8 @@ class Components:
     @classmethod
     def from_state(
         cls,
-        arrays: dict[str, np.ndarray],
-        meta: dict,
+        arrays: dict[str, np.ndarray],  # of `state`
+        meta: dict,  # of `state`
     ) -> "Components":
         "The fitted transform that `state` described."
         transform = cls(meta["n_components"], meta["seed"])
@@ -103,8 +104,8 @@ def fit(
 def fit_transform(
     self: Components,
     adata: AnnData,  # as for `fit`
-    batch: pd.Series | None = None,
-    name: str = "modality",
+    batch: pd.Series | None = None,  # as for `fit`
+    name: str = "modality",  # how errors call it
 ) -> np.ndarray:  # float32 [n, k]; mapped from a temporary file where the counts are on disk
     "Learn from these cells and return their components, with fewer passes than `fit` and `transform`."
     counts = counts_of(adata, name)
@@ -204,7 +205,13 @@ class RNAComponents(ScaledPCA):
 
     kind = "rna"
 
-    def __init__(self, n_components: int = 50, seed: int = 0, n_top_genes: int = 2000, target_sum: float | None = None):
+    def __init__(
+        self,
+        n_components: int = 50,  # as for `Components`
+        seed: int = 0,  # not used
+        n_top_genes: int = 2000,  # most variable genes that are kept
+        target_sum: float | None = None,  # counts that a cell is scaled to; None: the median total of the fitted cells
+    ):
         super().__init__(n_components, seed)
         if not (target_sum is None or (isinstance(target_sum, Real) and not isinstance(target_sum, bool) and 0 < target_sum < np.inf)):
             raise DataError(f"target_sum={target_sum!r} must be a positive number of counts per cell, or None for the median of the cells")

@@ -124,7 +124,7 @@ def _gene_ids(names: pd.Series | pd.Index) -> pd.Index:
 def to_open_problems(
     mdata: MuData,  # of `CVQVAE.embed`
     dataset_id: str,  # as the task names the data set
-    method_id: str = "cvqvae",
+    method_id: str = "cvqvae",  # as the task shall name the method
 ) -> AnnData:  # X: float32 [n, d], d at most 100; `uns` dataset_id and method_id
     "The prediction file of the joint-embedding task; raises `DataError` for more dimensions than it allows."
     z = embedded(mdata)

@@ -30,7 +30,7 @@ from .integration import CVQVAE
 
 # %% ../nbs/08_explorer.ipynb #e29b8656
 def map_positions(
-    cells: Explored,
+    cells: Explored,  # of `explored`
     coordinates: np.ndarray | None = None,  # of the joint embedding, float [n, 2]; None: a UMAP
     seed: int = 0,  # of the UMAP
 ) -> dict[str, str]:  # "joint" and every modality -> packed uint16 [n, 2], 0 to 65535
@@ -52,7 +52,7 @@ def marker_lists(
 
 
 def code_modality(
-    cells: Explored,
+    cells: Explored,  # of `explored`
 ) -> str | None:  # None where no modality has codes
     "Whose codes the page speaks of: those of the RNA, or of the first modality that has any."
     kinds = {name: modality_kind(adata, name) for name, adata in cells.modalities.items()}
@@ -60,7 +60,7 @@ def code_modality(
 
 # %% ../nbs/08_explorer.ipynb #657c3fb1
 def feature_columns(
-    cells: Explored,
+    cells: Explored,  # of `explored`
     features: dict[str, list[str]],  # modality -> names
     model: CVQVAE | None = None,  # whose predictions stand beside them
 ) -> list[dict]:
@@ -79,7 +79,7 @@ def feature_columns(
 
 def predicted_columns(
     model: CVQVAE,  # trained
-    cells: Explored,
+    cells: Explored,  # of `explored`
     features: dict[str, list[str]],  # modality -> names
     source: str,  # modality to predict from
 ) -> list[dict]:
@@ -135,7 +135,7 @@ def explorer_content(
     features: Sequence[str] = (),  # names that are written in any case
     most_features: int = 200,  # in all; the rest are markers of codes and types
     model: CVQVAE | None = None,  # for predicted values
-    title: str = "Integrated cells",
+    title: str = "Integrated cells",  # of the page
     seed: int = 0,  # of the UMAP
 ) -> dict:  # plain values, for JSON
     "What the page shows; raises `DataError` for columns and features that are not there."

@@ -101,9 +101,9 @@ def group_column(
 
 
 def number_column(
-    key: str,
-    label: str,
-    section: str,
+    key: str,  # how the page finds it
+    label: str,  # how it is shown
+    section: str,  # of the list in which it stands
     values: np.ndarray,  # float [n]
     about: str = "",  # unit
     **more,  # further entries
@@ -246,7 +246,7 @@ def feature_values(
 def near_codes(
     codes: pd.Series,  # code of each cell, str [n]; missing allowed
     quantized: np.ndarray,  # codebook entry of each cell, float [n, d]
-    k: int = 5,
+    k: int = 5,  # codes wanted of each
 ) -> dict[str, list[list]]:  # code -> [other code, distance], nearest first
     "The nearest codes of every code in use."
     first = codes[codes.notna()].drop_duplicates()

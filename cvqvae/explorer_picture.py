@@ -107,7 +107,7 @@ class Colouring:
     def __init__(
         self,
         values: pd.Series,  # group or number of each cell [n]; missing allowed
-        title: str,
+        title: str,  # of the panel
     ):
         numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
         self.colours, self.height, self.panel = (_by_number if numeric else _by_group)(values, title)
@@ -154,7 +154,7 @@ def _panel(draw, title: str) -> np.ndarray:
 
 def legend_panel(
     colours: dict[str, str],  # group -> colour
-    title: str,
+    title: str,  # above the legend
     most: int = 30,  # groups that are named
 ) -> np.ndarray:  # uint8 [480, 210, 3]
     "A coloured dot before the name of each group."
@@ -172,9 +172,9 @@ def legend_panel(
 
 
 def scale_panel(
-    low: float,
-    high: float,
-    title: str,
+    low: float,  # number of the darkest colour
+    high: float,  # number of the brightest colour
+    title: str,  # above the scale
 ) -> np.ndarray:  # uint8 [480, 210, 3]
     "The colours from the smallest number to the largest."
 
@@ -188,8 +188,8 @@ def scale_panel(
 
 # %% ../nbs/08_explorer_picture.ipynb #9173250d
 def map_picture(
-    frame: MapFrame,
-    colouring: Colouring,
+    frame: MapFrame,  # where the cells lie
+    colouring: Colouring,  # what they are coloured by
     inside: np.ndarray,  # selected cells, bool [n]; the others are grey and below
 ) -> bytes:  # PNG, 750 x 480 pixels
     "Map and panel, side by side."

@@ -67,7 +67,7 @@ class Explorer:
 
     def chosen(
         self,
-        grouping: str | None,
+        grouping: str | None,  # of `groupings`; None: all cells
         group: str | None,  # None: all cells
     ) -> np.ndarray:  # bool [n]
         "The cells of a group; raises `DataError` where there is no such group."
@@ -101,7 +101,7 @@ def picture(
     self: Explorer,
     colour: str,  # see `values`
     grouping: str | None = None,  # of the selected cells
-    group: str | None = None,
+    group: str | None = None,  # of that grouping; None: all cells
 ) -> bytes:  # PNG
     "The map, coloured by one thing, with the selected cells in colour."
     inside = self.chosen(grouping, group)
@@ -116,7 +116,7 @@ def picture(
 def about(
     self: Explorer,
     grouping: str,  # of `groupings`
-    group: str,
+    group: str,  # of that grouping
     most: int = 8,  # rows of each table
 ) -> dict[str, pd.DataFrame]:  # title -> table
     "Tables on the cells of a group."

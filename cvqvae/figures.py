@@ -63,8 +63,8 @@ def group_colours(
 # %% ../nbs/07_figures.ipynb #232a90ab
 def umap_coordinates(
     z: np.ndarray,  # embedding, float [n, d]
-    seed: int = 0,
-    n_neighbors: int = 15,
+    seed: int = 0,  # of the layout
+    n_neighbors: int = 15,  # of the graph, the cell itself included
 ) -> np.ndarray:  # float32 [n, 2]
     "UMAP of an embedding, the same for the same seed."
     n_neighbors = min(n_neighbors, len(z) - 1)
@@ -73,7 +73,7 @@ def umap_coordinates(
 
 
 def scatter_groups(
-    ax: Axes,
+    ax: Axes,  # drawn on
     coordinates: np.ndarray,  # float [n, 2]
     groups: pd.Series,  # group of each point, [n]
     colours: dict[str, str],  # group -> colour, of `group_colours`
@@ -90,9 +90,9 @@ def scatter_groups(
 
 # %% ../nbs/07_figures.ipynb #a2cd97be
 def group_legend(
-    ax: Axes,
+    ax: Axes,  # emptied, and drawn on
     colours: dict[str, str],  # group -> colour
-    title: str,
+    title: str,  # of the legend
 ) -> None:
     "Legend on an empty axis, in columns of at most 15 entries."
     handles = [Line2D([], [], marker="o", ls="", ms=5, color=colour, label=_short(name)) for name, colour in colours.items()]
@@ -156,7 +156,7 @@ def plot_integration(
     labels_key: str | None = None,  # column of `obs` with cell types
     batch_key: str | None = None,  # column of `obs` with batches
     max_cells: int = 8000,  # a random subset of larger data is drawn
-    seed: int = 0,
+    seed: int = 0,  # of the subset and of the UMAPs
 ) -> Figure:
     "Stacked rows of both modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out."
     n, k = mdata.n_obs, len(mdata.mod)
@@ -171,9 +171,9 @@ def plot_integration(
 
 # %% ../nbs/07_figures.ipynb #605b7bdf
 def save_figure(
-    figure: Figure,
+    figure: Figure,  # to be written
     path: str | Path,  # without suffix; a final `.png` or `.pdf` is dropped, other dots stay
-    dpi: int = 150,
+    dpi: int = 150,  # of the PNG, dots per inch
 ) -> list[Path]:  # the PNG and the PDF
     "Write a figure as PNG and PDF, each whole or not at all."
     path = Path(path)

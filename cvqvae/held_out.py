@@ -25,7 +25,7 @@ def keep_back(
     share: float = 0.2,  # of the cells, at random; ignored where a batch is named
     batch: str | None = None,  # a batch to keep back as a whole
     batch_key: str | None = None,  # column of `obs`
-    seed: int = 0,
+    seed: int = 0,  # of the random share
 ) -> tuple[MuData, MuData]:  # to train on; kept back
     "Split cells in two copies; raises `DataError` where one part would be empty."
     if batch is not None:

@@ -111,7 +111,7 @@ def truth_hash(
 
 # %% ../nbs/08_kept.ipynb #9f70d268
 def save_result(
-    result: Result,
+    result: Result,  # of `fit_method`
     stem: Path,  # path without suffix
 ) -> None:
     "Keep a result as `stem.npz` and `stem.json`."

@@ -19,7 +19,7 @@ def vote(
     neighbors: np.ndarray,  # positions of reference cells, int [n, k]
     distances: np.ndarray,  # how far they are, ascending, float [n, k]
     codes: np.ndarray,  # type of each reference cell, int, 0 to n_types - 1
-    n_types: int,
+    n_types: int,  # how many types there are
 ) -> tuple[np.ndarray, np.ndarray]:  # type with most votes, int [n]; its share, float [n]
     "The type with the largest weight among neighbours; the first of equals."
     width = np.maximum(distances[:, [distances.shape[1] // 2]], 1e-12)

@@ -39,15 +39,31 @@ def _tally(counts, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return idf.astype(np.float32), np.log1p(depth)
 
 
+def _weighted_sums(blocks, features: int, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    "One pass: sums of the columns with each weight (float64 [features, w]) and the sum of all squares."
+    sums, energy, start = np.zeros((features, weights.shape[1])), 0.0, 0
+    for block in blocks:
+        sums += transposed_product(block, weights[start : start + block.shape[0]])
+        energy += float(block.data @ block.data)
+        start += block.shape[0]
+    return sums, energy
+
+
 _LARGEST = np.log1p(1e4)  # no value of TF-IDF can be larger
 
 # %% ../nbs/01_lsi.ipynb #5aaa12ef
 class ATACComponents(Components):
     "TF-IDF, truncated SVD, unit variance per component, standardised per cell (LSI)."
 
-    kind, slot = "atac", "X_lsi"
+    kind, slot, absent = "atac", "X_lsi", "closed"
 
-    def __init__(self, n_components: int = 50, seed: int = 0, drop_depth_components: bool = False, passes: int = 12):
+    def __init__(
+        self,
+        n_components: int = 50,  # as for `Components`
+        seed: int = 0,  # of the random start
+        drop_depth_components: bool = False,  # leave out components that follow the depth
+        passes: int = 12,  # over the cells, of `right_singular_vectors`
+    ):
         super().__init__(n_components, seed)
         self.drop_depth_components, self.passes = drop_depth_components, passes
 
@@ -89,16 +105,6 @@ class ATACComponents(Components):
         scaled = (u - self.arrays["centre"]) / self.arrays["std"]
         scaled -= scaled.mean(1, keepdims=True)
         return (scaled / np.maximum(scaled.std(1, keepdims=True), 1e-6)).astype(np.float32)
-
-
-def _weighted_sums(blocks, features: int, weights: np.ndarray) -> tuple[np.ndarray, float]:
-    "One pass: sums of the columns with each weight (float64 [features, w]) and the sum of all squares."
-    sums, energy, start = np.zeros((features, weights.shape[1])), 0.0, 0
-    for block in blocks:
-        sums += transposed_product(block, weights[start : start + block.shape[0]])
-        energy += float(block.data @ block.data)
-        start += block.shape[0]
-    return sums, energy
 
 # %% ../nbs/01_lsi.ipynb #a34ed66c
 @patch

@@ -27,7 +27,7 @@ from .ground_truth import MetricAbsent
 def neighbour_graph(
     z: np.ndarray,  # embedding, float [n, d]
     n_neighbors: int = 15,  # scanpy's default, the cell itself included
-    seed: int = 0,  # of the approximate search above 4,096 rows
+    seed: int = 0,  # of the approximate search from 8,192 rows on
 ) -> csr_matrix:  # symmetric connectivities, float [n, n], about 20 entries per row
     "The k-nearest-neighbour graph of an embedding, as `sc.pp.neighbors` builds it."
     adata = AnnData(obs=_numbered(len(z)), obsm={"X_emb": np.asarray(z, dtype=np.float32)})

@@ -123,7 +123,7 @@ def absorb_small(
 
 # %% ../nbs/08_metacells.ipynb #e3e4e379
 def merge_codes(
-    codes: CodeCells,
+    codes: CodeCells,  # of `code_cells`
     n_groups: int,  # as wished; fewer where groups are too small
     min_size: int = 10,  # cells; smaller groups join the nearest
 ) -> np.ndarray:  # group of each code in use, int [K]

@@ -75,7 +75,7 @@ def _detected_part(adata: AnnData, name: str, empty: str) -> AnnData:
 
 # %% ../nbs/00_mosaic.ipynb #22b49386
 def presence(
-    mdata: MuData,
+    mdata: MuData,  # cells of any modalities
     modalities: list[str] | None = None,  # names; None: all. One that `mdata` lacks is absent from every cell
 ) -> np.ndarray:  # int64 [cells, modalities]: row in each modality, -1: not measured
     "Where each cell stands in each modality."

@@ -68,9 +68,9 @@ def purity(
 # %% ../nbs/08_partitions.ipynb #8ab691af
 def diffusion_space(
     z: np.ndarray,  # embedding that judges, float [n, d]
-    n_neighbors: int = 30,
+    n_neighbors: int = 30,  # of the graph
     n_components: int = 10,  # eigenvectors, the constant one included
-    seed: int = 0,
+    seed: int = 0,  # of the neighbour search and of the eigenvectors
 ) -> np.ndarray:  # float [n, up to n_components - 1]
     "Multiscale diffusion components of an embedding."
     if len(z) <= n_components + 1:

@@ -31,7 +31,7 @@ def preprocess(
     target_sum: float | None = None,  # counts that RNA of a cell is scaled to; None: the median of the cells
     batch_key: str | None = None,  # column of `obs` for batch-aware gene selection
     drop_depth_components: bool = False,  # leave out LSI components that follow the depth
-    seed: int = 0,
+    seed: int = 0,  # of the random start of LSI
     recompute: bool = False,  # replace components that the caller computed
 ) -> dict[str, Components]:  # fitted transform per modality that was computed here
     """Components of every modality that has none yet.

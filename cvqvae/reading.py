@@ -65,7 +65,7 @@ def covariate(
 @patch
 def labels_of(
     self: CellReader,
-    data: MuData | AnnData,
+    data: MuData | AnnData,  # any cells
 ) -> pd.Series | None:  # str [n], index: cell names; None where the model knows no batches
     "The batch of each cell; raises `DataError` where the column is not there."
     tables = (data.obs, *(adata.obs for adata in getattr(data, "mod", {}).values()))
@@ -115,7 +115,7 @@ def _group(self: CellReader, cells: np.ndarray, rows: np.ndarray, by_name: dict[
 @patch
 def match(
     self: CellReader,
-    data: MuData,
+    data: MuData,  # cells of any of the modalities
 ) -> pd.DataFrame:  # index: modality; features of the model, found here, missing here, extra here
     "How the features of cells fit those of the model, by name."
     table = {}
@@ -158,7 +158,7 @@ def from_state(
 
 # %% ../nbs/05_reading.ipynb #d93f1835
 def batch_categories(
-    data: MuData,
+    data: MuData,  # the training cells
     batch_key: str,  # column of `obs`
 ) -> list[str]:
     "The batches of the training cells, sorted; raises `DataError` for a column that is none of batches."

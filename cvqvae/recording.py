@@ -74,7 +74,7 @@ class StepRecorder:
 # %% ../nbs/04_recording.ipynb #16377695
 @contextmanager
 def own_stream(
-    device: torch.device,
+    device: torch.device,  # where the work is done
 ) -> Iterator[None]:
     "Within it, work for a GPU goes to a new stream, in order with what is before and behind."
     if device.type != "cuda":

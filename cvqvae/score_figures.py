@@ -52,7 +52,7 @@ def column_names(
 
 def absence_notes(
     scores: pd.DataFrame,  # long table of `evaluate`
-    view: str = "stacked",
+    view: str = "stacked",  # "stacked" or "joint"
 ) -> list[str]:  # "metric: reason", each once
     "Why numbers are missing in a view of the scores."
     part = scores[(scores["view"] == view) & scores["value"].isna()].drop_duplicates(["metric", "reason"])
@@ -61,7 +61,7 @@ def absence_notes(
 # %% ../nbs/07_score_figures.ipynb #49be341d
 def plot_scores(
     table: pd.DataFrame,  # methods x metrics of `score_table`
-    title: str = "",
+    title: str = "",  # above the table
     notes: Sequence[str] = (),  # lines below the table, e.g. of `absence_notes`
 ) -> Figure:
     "The score table as a picture: a bar behind each number, longer is better, the best of a column in bold, a dash where a metric is absent."

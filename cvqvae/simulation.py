@@ -59,7 +59,7 @@ def count_blocks(
 def _factors(
     cells: pd.DataFrame,  # from `draw_cells`
     lead: float,  # head start of the tree's state
-    mood: np.ndarray,  # nuisance directions shared by the modalities' model, float32 [n, m]
+    mood: np.ndarray,  # nuisance directions of this modality, float32 [n, m]
 ) -> np.ndarray:  # constant, branches, cycle, batches, mood; float32 [n, r]
     "Everything about a cell that the counts may depend on."
     state = branch_state(cells["cell_type"].to_numpy(), cells["progress"].to_numpy(), lead)
@@ -170,7 +170,7 @@ def simulate(
     n_cells: int = 1500,  # number of cells
     kind: str | Sequence[str] = "atac",  # measured beside RNA: "atac", "protein", or both, as in TEA-seq
     n_batches: int = 2,  # number of batches
-    noise: float = 1.0,  # difficulty: 0 = nothing but the tree and counting noise
+    noise: float = 1.0,  # difficulty: factor of moods, background and noise beyond Poisson; 0 = none of them
     seed: int = 0,  # same seed, same cells
     n_genes: int = 1500,  # number of genes
     n_peaks: int = 6000,  # number of peaks (kind="atac")

@@ -62,8 +62,8 @@ def _clear(folder: Path, age: float = 3600.0) -> None:
 
 # %% ../nbs/05_storage.ipynb #a51f12c4
 def save_folder(
-    folder: Path,
-    arrays: Mapping[str, Tensor],
+    folder: Path,  # created, or replaced
+    arrays: Mapping[str, Tensor],  # name -> values
     metadata: dict,  # plain values
     overwrite: bool,  # replace a model that is there
     texts: Mapping[str, str] = {},  # file name -> what else stands beside them
@@ -117,7 +117,7 @@ def readable(
 
 
 def load_folder(
-    folder: Path,
+    folder: Path,  # of a model
 ) -> tuple[dict[str, Tensor], dict]:  # arrays and metadata
     "Read both files; raises `DataError` where one is missing, damaged, or of a later format."
     folder = folder.expanduser().absolute()
@@ -188,7 +188,7 @@ def check_configuration(
 def check_transform(
     name: str,  # of the modality
     arrays: Mapping[str, np.ndarray],  # of its transform
-    n_features: int,
+    n_features: int,  # features that it reads
     width: int,  # components
 ) -> None:  # raises DataError
     "Refuse a transform whose arrays do not belong to these features and components."
@@ -211,8 +211,8 @@ def load_weights(
 
 
 def arrays_under(
-    arrays: Mapping[str, Tensor],
-    prefix: str,
+    arrays: Mapping[str, Tensor],  # name -> values
+    prefix: str,  # e.g. "anchors."
 ) -> dict[str, np.ndarray]:
     "The arrays whose names start with `prefix`, without it."
     return {name.removeprefix(prefix): value.numpy() for name, value in arrays.items() if name.startswith(prefix)}

@@ -104,7 +104,7 @@ def _above(values: np.ndarray, n: int) -> np.ndarray:
 # %% ../nbs/01_streaming.ipynb #a8e04b85
 def covariance(
     blocks,  # iterable of float32 [rows, features], dense
-    n_features: int,
+    n_features: int,  # columns of a block
 ) -> tuple[np.ndarray, np.ndarray, int]:  # covariance, float64 [features, features]; mean, float64 [features]; cells
     "Mean and covariance of the rows of all blocks."
     gram, total, n = np.zeros((n_features, n_features)), np.zeros(n_features), 0
@@ -148,7 +148,7 @@ def gram_product(
 # %% ../nbs/01_streaming.ipynb #377ee56e
 def right_singular_vectors(
     blocks,  # iterable of CSC float32 [rows, features], walked over once per pass
-    n_features: int,
+    n_features: int,  # columns of a block
     k: int,  # vectors wanted
     passes: int = 12,  # at least 2; more for a slowly falling spectrum
     seed: int = 0,  # of the start

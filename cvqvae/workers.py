@@ -26,7 +26,7 @@ class Failed(NamedTuple):
 
 
 def reason_of(
-    error: BaseException,
+    error: BaseException,  # what was raised
 ) -> str:  # one line
     "An error's first line; the type is named where the message was not written for people."
     name = "" if isinstance(error, DataError | ImportError) else f"{type(error).__name__}: "

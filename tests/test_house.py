@@ -27,12 +27,12 @@ def settings():
 
 
 def chapters():
-    "Module -> number of the notebook that exports it."
-    found = {}
+    "Module -> place of the notebook that exports it, in the order of `_quarto.yml`."
+    order, found = re.findall(r"(\d\d_\w+)\.ipynb", (ROOT / "_quarto.yml").read_text()), {}
     for path in NOTEBOOKS:
         text = "".join("".join(cell["source"]) + "\n" for cell in cells_of(path) if cell["cell_type"] == "code")
         if match := re.search(r"^#\|\s*default_exp\s+(\w+)", text, flags=re.M):
-            found[match[1]] = int(path.name[:2])
+            found[match[1]] = order.index(path.stem)
     return found
 
 
