@@ -20,7 +20,7 @@ from .model import CrossVQVAE
 def mutual_pairs(
     first: np.ndarray,  # rows of one batch, float [n, k]
     second: np.ndarray,  # rows of another, float [m, k]
-    n_neighbors: int = 10,
+    n_neighbors: int = 10,  # of each row in the other batch
 ) -> np.ndarray:  # int [pairs, 2]: positions in `first` and `second`
     "Rows that are among each other's nearest neighbours."
     there = NearestNeighbors(n_neighbors=min(n_neighbors, len(second))).fit(second).kneighbors_graph(first)
@@ -32,8 +32,8 @@ def offset_step(
     rows: np.ndarray,  # where neighbours are looked for, float [n, r]
     blocks: list[np.ndarray],  # what the offsets are of, per modality float [n, k]
     codes: np.ndarray,  # batch of each row, int [n]
-    n_batches: int,
-    n_neighbors: int = 10,
+    n_batches: int,  # batches that the model knows
+    n_neighbors: int = 10,  # of each row in another batch
 ) -> list[np.ndarray]:  # per modality float [n_batches, k]
     "Least-squares offsets from the mutual nearest neighbours of every two batches."
     sizes = np.bincount(codes, minlength=n_batches)
@@ -58,7 +58,7 @@ def set_batch_offsets(
     rounds: int = 10,  # at most
     tolerance: float = 0.01,  # relative size of a step that is not worth another
     max_cells: int = 20_000,  # a random subset of larger data
-    seed: int = 0,
+    seed: int = 0,  # of the subset
 ) -> None:
     "Estimate the offset of every batch in every modality; nothing where the configuration does not ask for it."
     if batch is None or not model.config.batch_offsets:
@@ -83,7 +83,7 @@ def offset_to(
     reference: list[np.ndarray],  # components without offsets, per modality float [n, k]
     rows: list[np.ndarray],  # components of the new batch, in the same modalities, float [m, k]
     scales: list[float] | None = None,  # factor of each modality where neighbours are looked for; None: one modality
-    n_neighbors: int = 10,
+    n_neighbors: int = 10,  # of each row on the other side
     least_pairs: int = 50,  # fewer mutual neighbours: no offset
     least_gain: float = 1.05,  # factor by which their number must grow; below: no offset
     rounds: int = 10,  # at most
@@ -112,7 +112,7 @@ def set_missing_offsets(
     batch: Tensor | None,  # their one-hot covariate, float [n, n_batches]
     others: list[tuple[list[Tensor | None], Tensor]],  # components and covariate of groups of cells that lack a modality
     max_cells: int = 5_000,  # of the complete cells
-    seed: int = 0,
+    seed: int = 0,  # of the subset
 ) -> None:
     "Offsets of the batches that no complete cell is from, per modality, against the complete cells; nothing where not configured."
     if batch is None or not others or not model.config.batch_offsets:

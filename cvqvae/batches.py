@@ -86,7 +86,7 @@ def shares_of(
 def split_rows(
     n: int,  # cells
     fraction: float,  # share of the held-out cells
-    seed: int,
+    seed: int,  # of the split
 ) -> tuple[Tensor, Tensor]:  # training rows and held-out rows, int64, sorted
     "Random split; nothing is held out when the fraction is 0 or would leave fewer than 2 cells."
     n_val = int(n * fraction) if int(n * fraction) >= 2 else 0
@@ -95,7 +95,7 @@ def split_rows(
 
 
 def epoch_generator(
-    seed: int,
+    seed: int,  # of the training
     epoch: int,  # counted from 0
 ) -> torch.Generator:
     "Generator of an epoch's shuffle: a function of seed and epoch, so that a resumed run shuffles alike."

@@ -68,7 +68,7 @@ class ModelConfig:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {choices}")
         if self.routes == "joint" and self.fusion is None:
-            raise ValueError("routes='joint' needs a fusion: 'mean' or 'linear'")
+            raise ValueError("routes='joint' needs a fusion: 'mean', 'linear' or 'encoder'")
         for name in ("consensus", "agreement"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is a share, between 0 and 1")

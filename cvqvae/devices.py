@@ -88,7 +88,7 @@ def _take_part(index: int, port: int, devices: Sequence[torch.device], threads: 
 def train(
     model: CrossVQVAE,  # trained in place
     data: CellData,  # complete cells
-    config: TrainingConfig,
+    config: TrainingConfig,  # of the training
     callbacks: tuple[Callback, ...] = (),  # called in this process alone
     device: str | torch.device | None = None,  # None: chosen by `choose_device`
     others: Sequence[CellData] = (),  # groups of cells that lack a modality

@@ -19,7 +19,7 @@ from .peers import Task, counts_table, need, quietly, variable_genes_of
 # %% ../nbs/08_generative.ipynb #ce8cd2ee
 def train_scvi(
     model,  # of scvi-tools, set up
-    task: Task,
+    task: Task,  # its seed and its limits
     **options,  # of `model.train`
 ) -> str:  # note
     "Train a model of scvi-tools within the task's limits."
@@ -93,7 +93,7 @@ def fit_multivi(
 def fit_clue(
     task: Task,
 ) -> tuple[dict, str]:  # first, second and joint (their mean), float32 [n, 50 * modalities]; note
-    """CLUE (Tu 2022, PMLR 176) by scglue's SCCLUEModel.
+    """CLUE (Tu 2022, NeurIPS) by scglue's SCCLUEModel.
 
     As the authors' competition entry: negative binomial decoders of raw counts, encoders that read PCA and LSI, batches known to decoders and
     adversary, the default schedule. The entry read 100 components; here every method reads the same ones.
@@ -120,7 +120,7 @@ class StepWatch:
     def __init__(
         self,
         trainer,  # of scglue; its `train_step` is wrapped
-        max_seconds: float | None,
+        max_seconds: float | None,  # None: no limit
     ):
         self.step, self.max_seconds, self.steps, self.stopped = trainer.train_step, max_seconds, 0, False
         self.started = time.perf_counter()

@@ -43,7 +43,7 @@ class CVQVAE:
         self,
         data: MuData | Sequence[AnnData] | Mapping[str, AnnData],  # paired cells with raw counts
         preset: str | Preset = "default",  # "default", "paper", or one's own
-        batch_key: str | None = None,  # column of `obs`: a covariate of encoders and decoders
+        batch_key: str | None = None,  # column of `obs` with batches: the networks are told them, and `default` takes away what a batch adds
         kinds: Mapping[str, str] | None = None,  # modality name -> "rna", "atac", "protein", where not declared
         seed: int = 0,  # of preprocessing, initial weights and training
         device: str | None = None,  # None: cuda, mps or cpu, whichever is there
@@ -179,7 +179,7 @@ def embed(
 ) -> MuData | AnnData:  # the same object
     """Write the embeddings into `data` and return it.
 
-    Sets per modality `obsm["X_cvqvae"]` (z, float32 [n, d]), `obsm["X_cvqvae_quantized"]` (e, likewise) and
+    Sets per modality `obsm["X_cvqvae"]` (z as `embed_all` says it, float32 [n, d]), `obsm["X_cvqvae_quantized"]` (e, likewise) and
     `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z); `data.uns["cvqvae"]` (parameters).
     Cells of one modality alone may come as AnnData. A batch that training has not seen is lined up with the training cells first.
     """
@@ -276,7 +276,7 @@ def save(
 def load(
     cls: CVQVAE,
     folder: str | Path,  # written by `save`
-    device: str | None = None,
+    device: str | None = None,  # None: cuda, mps or cpu, whichever is there
 ) -> "CVQVAE":
     "A trained model without its cells, ready to embed and translate others; raises `DataError` where the folder is no whole model."
     arrays, meta = load_folder(Path(folder))

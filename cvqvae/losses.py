@@ -80,7 +80,7 @@ def geometry(
 
 # %% ../nbs/03_losses.ipynb #ef75dc71
 def loss_terms(
-    model: CrossVQVAE,
+    model: CrossVQVAE,  # whose configuration weighs the terms
     output: Output,  # of `model(inputs, batch)`
     inputs: list[Tensor | None],  # what it was computed from, float [n, n_inputs[i]]; None: not measured in these cells
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
@@ -121,9 +121,9 @@ def _shared_terms(model: CrossVQVAE, output: Output, inputs: list[Tensor | None]
 # %% ../nbs/03_losses.ipynb #dbd5dd3d
 def cross_predictability(
     inputs: list[Tensor],  # components per modality, float [n, k]
-    n_neighbors: int = 20,
+    n_neighbors: int = 20,  # of each cell in the other modalities
     max_cells: int = 10_000,  # a random subset of larger data is enough for one number
-    seed: int = 0,
+    seed: int = 0,  # of the subset
 ) -> list[float]:  # per modality, from 0.01 (nothing) to 1
     "Share of each modality's variance that the nearest neighbours in the other modalities explain."
     n = len(inputs[0])

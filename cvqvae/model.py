@@ -63,7 +63,7 @@ JOINT = "joint"
 
 
 def routes_of(
-    config: ModelConfig,
+    config: ModelConfig,  # of the model
 ) -> list[tuple[int | str, int]]:  # (source, target); a source is a modality's position or "joint"
     "The routes that are trained, in a fixed order."
     modalities = range(len(config.n_inputs))
@@ -136,7 +136,10 @@ class CrossVQVAE(nn.Module):
 
 # %% ../nbs/03_model.ipynb #69132606
 @patch
-def bottleneck_of(self: CrossVQVAE, source: int | str) -> nn.Module:
+def bottleneck_of(
+    self: CrossVQVAE,
+    source: int | str,  # a modality's position or "joint"
+) -> nn.Module:
     "The source's own bottleneck, or the only one there is."
     own = self.bottlenecks[str(source)] if str(source) in self.bottlenecks else None
     return next(iter(self.bottlenecks.values())) if own is None else own
@@ -220,6 +223,13 @@ def encode_all(
 
 
 @patch
+def _latent(self: CrossVQVAE, source: int | str, h: Tensor) -> Latent:
+    if source in self.sources or (source != JOINT and not self.training):
+        return self.bottleneck_of(source)(h)
+    return Latent(h[:, : self.config.n_latent], None, None, None)
+
+# %% ../nbs/03_model.ipynb #c3f9a512
+@patch
 def embed_all(
     self: CrossVQVAE,
     inputs: list[Tensor | None],  # components per modality, float [n, n_inputs[i]]; None: not measured in these cells
@@ -249,13 +259,6 @@ def _agreed(self: CrossVQVAE, z: Tensor, source: int | str) -> Tensor:
         return z
     center = getattr(self, f"agreement_center_{source}")
     return center + (z - center) @ getattr(self, f"agreement_map_{source}")
-
-
-@patch
-def _latent(self: CrossVQVAE, source: int | str, h: Tensor) -> Latent:
-    if source in self.sources or (source != JOINT and not self.training):
-        return self.bottleneck_of(source)(h)
-    return Latent(h[:, : self.config.n_latent], None, None, None)
 
 # %% ../nbs/03_model.ipynb #af39de00
 @patch

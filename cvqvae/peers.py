@@ -59,7 +59,7 @@ class Task:
 
 # %% ../nbs/08_peers.ipynb #678f689e
 def counts_table(
-    task: Task,
+    task: Task,  # whose cells are copied
     name: str,  # of a modality
     keep: np.ndarray | None = None,  # features to keep, bool or positions; None: all
 ) -> AnnData:  # X: raw counts, float32 CSR [n, features]; `obs["batch"]`; new
@@ -167,7 +167,7 @@ _NORMALISE = {
 
 
 def normalised_view(
-    task: Task,
+    task: Task,  # whose cells are read
     name: str,  # of a modality
     n_top: dict,  # kind -> most features to keep
 ) -> np.ndarray:  # float32 [n, features]

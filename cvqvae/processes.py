@@ -133,7 +133,7 @@ def noise_like(
 
 def drawn_rows(
     x: Tensor,  # this process's part, float [m, d]
-    size: int,
+    size: int,  # rows wanted
 ) -> Tensor:  # float [size, d], the same in all processes
     "Rows of the whole batch, drawn with replacement."
     whole = gathered(x)

@@ -160,7 +160,7 @@ class ScDART(nn.Module):
     def __init__(
         self,
         links: sp.csr_matrix,  # 0/1 [peaks, genes]
-        config: ScDARTConfig,
+        config: ScDARTConfig,  # widths, weights and times
     ):
         super().__init__()
         self.config, (n_peaks, n_genes) = config, links.shape
@@ -224,7 +224,7 @@ def _train_scdart(model: ScDART, inputs: tuple, coordinates: tuple, epochs: int 
 def match_latents(
     moved: np.ndarray,  # latents of the modality that moves, float [n, d]
     fixed: np.ndarray,  # of the other, float [m, d]
-    neighbours: int = 3,
+    neighbours: int = 3,  # rows of the other modality that are averaged
 ) -> np.ndarray:  # float32 [n, d], within the convex hull of `fixed`
     "Each row replaced by a mean of its nearest rows in the other modality, weighted by exp(-d^2 / d_last^2)."
     distance, index = NearestNeighbors(n_neighbors=min(neighbours, len(fixed))).fit(fixed).kneighbors(moved)

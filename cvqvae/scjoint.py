@@ -52,7 +52,7 @@ class Clock:
     def note(
         self,
         done: int,  # whole epochs
-        planned: int,
+        planned: int,  # epochs
     ) -> str:
         "How far the training came."
         return f"stopped by the limit of {self.max_seconds:g} s after {done} of {planned} epochs" if self.stopped else f"{done} epochs"
@@ -62,9 +62,9 @@ def run_epochs(
     step: Callable,  # of the rows of RNA and those of chromatin, int64 numpy [b]; takes a step and returns its loss
     n: int,  # cells
     batch_size: int,  # cells of each modality in a step
-    epochs: int,
-    seed: int,
-    clock: Clock,
+    epochs: int,  # at most
+    seed: int,  # of the shuffles
+    clock: Clock,  # that ends the training
 ) -> list[float]:  # mean loss of each epoch that was finished
     "Run steps on two independent shuffles of the cells until the epochs or the time are over."
     history = []
@@ -91,7 +91,7 @@ def placed_embeddings(
 def dense_rows(
     matrix: sp.csr_matrix,  # [n, features]
     rows: np.ndarray,  # positions, int [m]
-    device: torch.device,
+    device: torch.device,  # of the tensor
 ) -> Tensor:  # [m, features]
     "Some rows of a sparse matrix as a dense tensor."
     return torch.from_numpy(matrix[rows].toarray()).to(device)
@@ -101,7 +101,7 @@ def dense_rows(
 def encoded(
     network: Callable,  # of a tensor [m, features], returning [m, d]
     matrix: sp.csr_matrix,  # [n, features]
-    device: torch.device,
+    device: torch.device,  # of the network
     block: int = 1024,  # rows made dense at a time
 ) -> np.ndarray:  # float [n, d]
     "A network's output for all rows, some at a time."
@@ -154,7 +154,7 @@ def seen_genes(
 
 
 def label_codes(
-    task: Task,
+    task: Task,  # whose cells are read
     labels_key: str | None,  # column of `obs`
 ) -> tuple[np.ndarray, int]:  # type of each cell, int64 [n]; number of types
     "Cell types as numbers; raises `DataError` without a column, or with cells that have no type."
@@ -187,9 +187,9 @@ class ScJoint(nn.Module):
 
     def __init__(
         self,
-        n_genes: int,
-        n_types: int,
-        config: ScJointConfig,
+        n_genes: int,  # common genes
+        n_types: int,  # cell types
+        config: ScJointConfig,  # sizes and weights
     ):
         super().__init__()
         self.config = config

@@ -71,8 +71,8 @@ SCHEDULES = {"cosine": _cosine, "one-cycle": _one_cycle, "constant": _constant}
 
 def learning_rate_factor(
     step: int,  # optimiser steps done
-    steps_per_epoch: int,
-    config: TrainingConfig,
+    steps_per_epoch: int,  # optimiser steps of an epoch
+    config: TrainingConfig,  # schedule and epochs
 ) -> float:  # factor of `config.learning_rate`, between 0 and 1
     "The schedule in closed form, so that a resumed run needs nothing but the step."
     progress = min(step / (steps_per_epoch * config.epochs), 1.0)
@@ -144,7 +144,7 @@ def _call(self: Trainer, moment: str) -> None:
 
 # %% ../nbs/04_training.ipynb #e208022f
 def forward_terms(
-    model: CrossVQVAE,
+    model: CrossVQVAE,  # that is trained
     inputs: list[Tensor | None],  # components per modality, float32 [n, k]; None: not measured in these cells
     batch: Tensor | None,  # one-hot covariate, float32 [n, b]
 ) -> tuple[Output, dict[str, Tensor]]:  # what the model made of the cells, and the terms of its loss
@@ -192,7 +192,7 @@ def _shares(self: Trainer) -> list[tuple[CellData, list[Tensor]]]:
 
 
 def has_route(
-    model: CrossVQVAE,
+    model: CrossVQVAE,  # that is trained
     cells: CellData,  # a group that may lack modalities
 ) -> bool:
     "Is there anything that these cells can be trained on?"
@@ -269,7 +269,7 @@ def named_means(
     terms: dict[str, Tensor],  # gives the names
     values: Tensor,  # float [batches, terms]
     sizes: list[int],  # cells per batch
-    prefix: str,
+    prefix: str,  # "train_" or "val_"
 ) -> dict[str, float]:
     "Means over the cells of an epoch."
     weights = torch.tensor(sizes, dtype=values.dtype, device=values.device)
