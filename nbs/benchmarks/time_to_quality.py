@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from machine import this_machine
 
+from cvqvae.agreement import set_agreement
 from cvqvae.baselines import fit_method, only_components
 from cvqvae.callbacks import Callback
 from cvqvae.datasets import read_pair
@@ -48,8 +49,8 @@ class ScoreAt(Callback):
 
 @torch.no_grad()
 def stacked(trainer):
-    "The embedding that the paper scores: both modalities' latents of every cell, float32 [2n, d]."
-    trainer.model.eval()
+    "The embedding that the paper scores, as if the training ended here: both modalities' latents of every cell, float32 [2n, d]."
+    set_agreement(trainer.model.eval(), trainer.train_data.inputs, trainer.train_data.batch)
     latents = trainer.model.embed_all(trainer.train_data.inputs, trainer.train_data.batch)
     return np.vstack([latents[i].z.numpy() for i in range(len(trainer.train_data.inputs))])
 
