@@ -7,10 +7,9 @@ __all__ = ['latent_moments', 'agreement_maps', 'set_agreement']
 
 # %% ../nbs/03_agreement.ipynb #8ec3046d
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .model import JOINT, CrossVQVAE
+from .model import CrossVQVAE
 
 # %% ../nbs/03_agreement.ipynb #0e2df4c3
 @torch.no_grad()
