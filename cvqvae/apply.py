@@ -133,11 +133,11 @@ def write_labels(
     labels: pd.Series,  # of the reference's cells
 ) -> None:
     "Types by the nearest cells of the reference, which is looked at through the modality that the new cells have."
-    (alone, *others), known = cells.mod, reference
+    (alone, *others), known, new = cells.mod, reference, cells
     if not others and alone in reference.mod and "X_cvqvae" in reference[alone].obsm:
-        known = reference[alone]
+        known, new = reference[alone], cells[alone]  # both as this modality's rows lie, after the agreement
     transfer = LabelTransfer().fit(known.obsm["X_cvqvae"], labels.reindex(known.obs_names))
-    found = transfer.predict(cells.obsm["X_cvqvae"], cells.obs_names)
+    found = transfer.predict(new.obsm["X_cvqvae"], cells.obs_names)
     cells.obs["cvqvae_label"] = pd.Categorical(found["label"])
     cells.obs["cvqvae_confidence"], cells.obs["cvqvae_unknown"] = found["confidence"], found["unknown"]
 
