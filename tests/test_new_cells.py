@@ -92,6 +92,17 @@ def test_missing_features_are_told_and_too_many_refused(fitted, cells):
         fitted.embed(none)
 
 
+@pytest.mark.parametrize("n_cells", [20, 60, 200])
+def test_agreement_does_not_enlarge_cells_that_it_has_not_seen(cells, n_cells):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = CVQVAE(cells[:n_cells].copy(), epochs=10, device="cpu").fit(progress=False)  # 64 dimensions
+    ((_, new),) = model.reader.groups(cells[200:])
+    with torch.no_grad():
+        plain, agreed = model.module.encode_all(new.inputs), model.module.embed_all(new.inputs)
+    assert all(0.5 < float(agreed[i].z.std(0).mean() / plain[i].z.std(0).mean()) < 1.1 for i in (0, 1))
+
+
 # mosaics -----------------------------------------------------------------------------------------------------------------------------
 
 
