@@ -56,10 +56,8 @@ class Truth:
         truth._set("pseudotimes", *_pseudotimes(mdata))
         truth._set("components", *_components(mdata))
         truth.cycle_before = next((name for name in mdata.mod if modality_kind(mdata[name], name) == "rna"), None)
-        truth.kept = np.ones(mdata.n_obs, dtype=bool)
-        if truth.labels is not None:
-            ignored = [ignore_labels] if isinstance(ignore_labels, str) else list(ignore_labels)
-            truth.kept = ~pd.isna(truth.labels) & ~np.isin(truth.labels.astype(str), ignored)
+        labels, ignored = truth.labels, np.atleast_1d(np.array(ignore_labels, dtype=str))
+        truth.kept = np.full(mdata.n_obs, True) if labels is None else ~pd.isna(labels) & ~np.isin(labels.astype(str), ignored)
         return truth
 
     def __len__(self):
@@ -68,14 +66,14 @@ class Truth:
         tables |= {f"{slot} of {name}": values for slot in ("pseudotimes", "components") for name, values in (getattr(self, slot) or {}).items()}
         lengths = {name: len(table) for name, table in tables.items() if table is not None}
         if len(set(lengths.values())) != 1:
-            told = ", ".join(f"{name}: {length}" for name, length in lengths.items()) or "nothing"
-            raise DataError(f"What is known must be of the same cells, one value each; here is {told}.")
+            told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+            raise DataError(f"What is known must be of the same cells, one value each; here is {told or 'nothing'}.")
         return next(iter(lengths.values()))
 
     def mask(self, view: str = "joint", n_modalities: int = 2) -> np.ndarray:
         "The rows of a view that are scored, bool [n] or, stacked, [n * n_modalities]; never those without a label."
-        kept = np.ones(len(self), dtype=bool) if self.kept is None else np.asarray(self.kept)
-        kept = kept if self.labels is None else kept & ~pd.isna(np.asarray(self.labels, dtype=object))
+        kept = np.full(len(self), True) if self.kept is None else np.asarray(self.kept)
+        kept = kept & ~pd.isna(np.asarray(kept if self.labels is None else self.labels, dtype=object))
         return np.tile(kept, n_modalities if view == "stacked" else 1)
 
     def _set(self, name, value, reason=""):

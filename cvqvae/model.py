@@ -218,7 +218,7 @@ def encode_all(
         outputs[JOINT] = self.fuse(list(outputs.values()), inputs, batch)
     return {source: self._latent(source, h) for source, h in outputs.items()}
 
-
+# %% ../nbs/03_model.ipynb #2ac99a5a
 @patch
 def embed_all(
     self: CrossVQVAE,
