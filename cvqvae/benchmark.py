@@ -86,7 +86,7 @@ def run_benchmark(
 
     A method that seeds do not change is run for the first seed only. Writes `scores.csv` to `out`. Raises `DataError` for an unknown name.
     """
-    names, plan = _checked(methods, seeds), Plan(**plan)
+    names, plan = _checked(methods, seeds, peer_seeds), Plan(**plan)
     jobs = [(name, seed) for name in names for seed in _seeds_of(name, list(seeds), peer_seeds)]
     if lacks_components(mdata):
         preprocess(mdata, batch_key=plan.batch_key)
@@ -101,11 +101,12 @@ def run_benchmark(
     return scores
 
 
-def _checked(methods: Sequence[str], seeds: Sequence[int]) -> list[str]:
+def _checked(methods: Sequence[str], seeds: Sequence[int], peer_seeds: Sequence[int] | None) -> list[str]:
     if unknown := [name for name in methods if name not in METHODS]:
         raise DataError(f"no method {', '.join(map(repr, unknown))}: choose from {', '.join(METHODS)}")
-    if not len(seeds):
-        raise DataError("a comparison needs at least one seed")
+    for given in (seeds, seeds if peer_seeds is None else peer_seeds):
+        if not len(given) or len(set(given)) < len(given):
+            raise DataError(f"a comparison needs at least one seed, and each of them once, not {list(given)}")
     return [name for name in METHODS if name in {*methods, "raw", "random"}]
 
 

@@ -19,6 +19,7 @@ from mudata import MuData
 from scipy.sparse.csgraph import minimum_spanning_tree
 from sklearn.neighbors import KNeighborsClassifier
 
+from .backed import in_memory
 from .cells import DataError, counts_of, modality_kind
 from .figures import OKABE_ITO, figure_style
 from .normalisation import log_normalised
@@ -31,7 +32,7 @@ def gene_expression(
     "Normalised expression of the RNA modality; raises `DataError` where there is none."
     for name, adata in mdata.mod.items():
         if modality_kind(adata, name) == "rna":
-            counts = counts_of(adata, name)
+            counts = in_memory(counts_of(adata, name))
             shown = np.asarray((counts > 0).mean(0)).ravel() >= least_share
             values = AnnData(log_normalised(counts), obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=adata.var_names))
             return values[:, shown].copy()
@@ -76,7 +77,9 @@ def plot_genes(
     expression: AnnData,  # of `gene_expression`
     genes: list[str],  # names, a panel for each
 ) -> Figure:
-    "The integrated space, coloured by the expression of genes (Figure 5)."
+    "The integrated space, coloured by the expression of genes (Figure 5); a figure that says so where there are none."
+    if not len(genes):
+        return _said("No gene is specific to a group.")
     if unknown := [gene for gene in genes if gene not in expression.var_names]:
         raise DataError(f"not among the genes that enough cells show: {', '.join(unknown)}")
     columns = min(4, len(genes))
@@ -87,6 +90,15 @@ def plot_genes(
             ax.axis("off")
         for ax, gene in zip(axes.flat, genes):
             _colour_by(ax, coordinates, expression.obs_vector(gene), gene, "log1p of counts\nper 10,000")
+    plt.close(figure)
+    return figure
+
+
+def _said(text: str) -> Figure:
+    "A figure that holds a sentence."
+    with figure_style():
+        figure = plt.figure(figsize=(4, 0.5))
+        figure.text(0.02, 0.5, text, va="center")
     plt.close(figure)
     return figure
 
@@ -109,7 +121,9 @@ def plot_markers(
     markers: pd.DataFrame,  # of `marker_table`
     per_group: int = 3,  # genes of each group
 ) -> Figure:
-    "Dot plot of the most specific genes of each group, by scanpy (Figure 9)."
+    "Dot plot of the most specific genes of each group, by scanpy (Figure 9); a figure that says so where there are none."
+    if not len(markers):
+        return _said("No gene is specific to a group.")
     order = markers["group"].drop_duplicates().tolist()
     genes = {name: part["gene"].head(per_group).tolist() for name, part in markers.groupby("group", sort=False, observed=True)}
     cells = groups.isin(order).to_numpy()
@@ -150,7 +164,7 @@ def find_root(
     if reference is not None:
         return str(reference[large].groupby(groups[large].astype(str)).median().idxmin()), "the earliest type of the pseudotime that came with the cells"
     rna = next(a for name, a in mdata.mod.items() if modality_kind(a, name) == "rna")
-    detected = pd.Series(np.asarray((counts_of(rna) > 0).sum(1)).ravel(), index=groups.index)
+    detected = pd.Series(np.asarray((in_memory(counts_of(rna)) > 0).sum(1)).ravel(), index=groups.index)
     return str(detected[large].groupby(groups[large].astype(str)).median().idxmax()), "guessed: the type whose cells show the most genes"
 
 

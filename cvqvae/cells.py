@@ -64,10 +64,9 @@ def _shallow(
     adata: ad.AnnData,  # any AnnData, in memory
 ) -> ad.AnnData:  # new object, same matrices
     "A new `AnnData` whose tables are copies and whose matrices are shared."
-    return ad.AnnData(
-        X=adata.X, obs=adata.obs.copy(), var=adata.var.copy(), uns=dict(adata.uns),
-        obsm=dict(adata.obsm), varm=dict(adata.varm), layers=dict(adata.layers),
-    )
+    slots = {name: dict(getattr(adata, name)) for name in ("uns", "obsm", "varm", "obsp", "varp", "layers")}
+    raw = None if adata.isbacked else adata.raw  # of a file that is open in backed mode it stays there
+    return ad.AnnData(X=adata.X, obs=adata.obs.copy(), var=adata.var.copy(), raw=raw, **slots)
 
 
 def _kind_key(

@@ -13,6 +13,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy.stats import hypergeom
 
+from .backed import in_memory
 from .cells import counts_of, modality_kind
 from .normalisation import centred_log_ratio
 from .partitions import checked_groups, memberships
@@ -23,7 +24,7 @@ def shown_features(
     name: str = "modality",  # how errors call it
 ) -> sp.csr_matrix:  # float32 [n, features], 1 where a cell shows a feature
     "Which cells show which features; raises `DataError` where there are no counts."
-    counts = counts_of(adata, name)
+    counts = in_memory(counts_of(adata, name))
     if modality_kind(adata, name) == "protein":
         values = centred_log_ratio(counts)
         return sp.csr_matrix((values > np.quantile(values, (0.05, 0.95), axis=0).mean(0)).astype(np.float32))
@@ -63,7 +64,7 @@ def specific_features(
 ) -> pd.DataFrame:  # rows: modality, group, feature, share_in, share_out, specificity, adjusted_p
     "The most specific features of every group in every modality, best first; raises `DataError` where a cell has no group."
     groups = checked_groups(groups, mdata.obs_names)
-    tables = {name: _best(shown_features(adata, name), adata.var_names, groups) for name, adata in mdata.mod.items()}
+    tables = {name: _best(shown_features(adata, name), adata.var_names, groups[adata.obs_names]) for name, adata in mdata.mod.items()}
     table = pd.concat(tables, names=["modality"]).reset_index("modality").reset_index(drop=True)
     table = table[(table["adjusted_p"] < 0.05) & (table["specificity"] > 0)]
     return table.groupby(["modality", "group"], sort=False).head(per_group).reset_index(drop=True)

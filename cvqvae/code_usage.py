@@ -75,7 +75,9 @@ def nearest_codes(
     source = code_source(model, source)
     if model.mdata is None:
         raise DataError("a loaded model has no cells that would say which codes are in use")
-    used = np.unique(model.codes()[source])
+    used = np.unique(model.codes()[source].dropna().to_numpy(int))
+    if len(used) < 2:
+        return pd.DataFrame({"code": used[:0], "neighbor": used[:0], "distance": np.zeros(0)})
     position = source if source not in model.modalities else model.modalities.index(source)
     book = model.module.bottleneck_of(position).codebook.cpu().numpy()[used]
     distance, index = NearestNeighbors(n_neighbors=min(n_neighbors, len(used) - 1)).fit(book).kneighbors()

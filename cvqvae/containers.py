@@ -98,8 +98,11 @@ def write_latent(
     adata: AnnData,  # changed in the slots named by `CVQVAE.embed`
     latent: Latent,  # of its cells
 ) -> None:
-    "Write embedding, quantized embedding and codes of one modality."
+    "Write embedding, quantized embedding and codes of one modality; without codes, those that another model left are removed."
     adata.obsm["X_cvqvae"] = latent.z.numpy()
-    if latent.codes is not None:
-        adata.obsm["X_cvqvae_quantized"] = latent.e.numpy()
-        adata.obs["cvqvae_code"] = pd.Categorical(latent.codes.numpy().astype(str))
+    if latent.codes is None:
+        adata.obsm.pop("X_cvqvae_quantized", None)
+        adata.obs = adata.obs.drop(columns="cvqvae_code", errors="ignore")
+        return
+    adata.obsm["X_cvqvae_quantized"] = latent.e.numpy()
+    adata.obs["cvqvae_code"] = pd.Categorical(latent.codes.numpy().astype(str))

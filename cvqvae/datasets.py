@@ -42,7 +42,8 @@ def read_checked(
     path = check_file(path)
     with h5py.File(path, "r") as file:
         if what == ".h5ad file" and "mod" in file and "X" not in file:
-            raise DataError(f"{path} holds several modalities (.h5mu): give it as --mudata, or read it with read_mudata.")
+            raise DataError(f"{path} holds several modalities (.h5mu): read it with read_mudata, or give it to a report as --mudata. "
+                            "Here one modality is needed, in a .h5ad file of its own.")
     try:
         return reader(path)
     except DataError:
@@ -227,5 +228,6 @@ def read_any(
     readers = {".h5mu": lambda path: read_mudata(path, kinds), ".h5": read_10x, ".h5ad": lambda path: split_kinds(read_modality(path))}
     suffix = Path(source).suffix
     if suffix not in readers:
-        raise DataError(f"{source}: files end in {', '.join(readers)}, and the sets by name are {', '.join(list_datasets().index)}.")
+        stored = " A zarr store is read with backed=True." if suffix == ".zarr" else ""
+        raise DataError(f"{source}: files end in {', '.join(readers)}, and the sets by name are {', '.join(list_datasets().index)}.{stored}")
     return readers[suffix](source)

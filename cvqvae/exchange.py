@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from .backed import row_blocks
+from .backed import in_memory
 from .cells import DataError, counts_of, modality_kind
 from .figures import umap_coordinates
 from .normalisation import log_normalised
@@ -54,7 +54,7 @@ def to_anndata(
 
 def _counts(adata: AnnData, name: str) -> sp.csr_matrix:
     "A copy in memory, however they are kept."
-    return sp.vstack([sp.csr_matrix(block) for _, block in row_blocks(counts_of(adata, name))], format="csr")
+    return sp.csr_matrix(in_memory(counts_of(adata, name)), copy=True)
 
 
 def _add_modality(result: AnnData, adata: AnnData, name: str, own: bool) -> None:

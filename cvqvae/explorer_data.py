@@ -18,6 +18,7 @@ from anndata import AnnData
 from mudata import MuData
 from sklearn.neighbors import NearestNeighbors
 
+from .backed import in_memory
 from .cells import DataError, counts_of, modality_kind
 from .code_names import specific_features
 from .exchange import embedded
@@ -197,7 +198,7 @@ class FeatureReader:
         target_sum: float = 1e4,  # counts that the RNA of a cell is scaled to
     ):
         self.names, self.name, self.kind = adata.var_names, name, modality_kind(adata, name)
-        counts = counts_of(adata, name)
+        counts = in_memory(counts_of(adata, name))
         if self.kind == "protein":
             self.ready = centred_log_ratio(counts)
             return

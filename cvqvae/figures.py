@@ -22,7 +22,8 @@ from mudata import MuData
 from scanpy.plotting.palettes import default_20, default_28, default_102
 
 from .cells import DataError
-from .ground_truth import raw_stacked
+from .ground_truth import find_column, raw_stacked
+from .mosaic import presence
 from .preprocessing import components_of
 
 # %% ../nbs/07_figures.ipynb #ad940ea2
@@ -153,19 +154,23 @@ def stacked_rows(
 
 def plot_integration(
     mdata: MuData,  # after `CVQVAE.embed`
-    labels_key: str | None = None,  # column of `obs` with cell types
-    batch_key: str | None = None,  # column of `obs` with batches
+    labels_key: str | None = None,  # column of `obs`, or of the modalities', with cell types
+    batch_key: str | None = None,  # likewise, with batches
     max_cells: int = 8000,  # a random subset of larger data is drawn
     seed: int = 0,  # of the subset and of the UMAPs
 ) -> Figure:
     "Stacked rows of both modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out."
-    n, k = mdata.n_obs, len(mdata.mod)
-    cells = np.sort(np.random.default_rng(seed).permutation(n)[:max_cells])
-    rows = np.concatenate([cells + i * n for i in range(k)])
-    columns = {"cell type": labels_key, "batch": batch_key}
-    told = {title: key for title, key in columns.items() if key and mdata.obs[key].nunique() > 1}
-    groups = {title: pd.Series(np.tile(mdata.obs[key].astype(object), k)[rows]) for title, key in told.items()}
-    groups["modality"] = pd.Series(np.repeat(list(mdata.mod), len(cells)))
+    cells, columns = np.sort(np.random.default_rng(seed).permutation(mdata.n_obs)[:max_cells]), {}
+    for title, key in {"cell type": labels_key, "batch": batch_key}.items():
+        columns[title] = find_column(mdata, key) if key else None
+        if key and columns[title] is None:
+            raise DataError(f"{key}: no such column of obs (columns: {', '.join(map(str, mdata.obs.columns)) or 'none'})")
+    where, starts = presence(mdata)[cells].T, np.cumsum([0, *(adata.n_obs for adata in mdata.mod.values())])
+    rows = np.concatenate([here[here >= 0] + start for here, start in zip(where, starts)])
+    of_cell = np.concatenate([cells[here >= 0] for here in where])
+    told = {title: column for title, column in columns.items() if column is not None and column.nunique() > 1}
+    groups = {title: pd.Series(column.astype(object).to_numpy()[of_cell]) for title, column in told.items()}
+    groups["modality"] = pd.Series(np.repeat(list(mdata.mod), (where >= 0).sum(1)))
     before, after = (umap_coordinates(stacked_rows(mdata, key)[rows], seed) for key in (None, "X_cvqvae"))
     return plot_umaps({"before": before, "after": after}, groups)
 

@@ -18,6 +18,7 @@ from mudata import MuData
 
 from .backed import is_stored
 from .cells import DataError, counts_of, modality_kind
+from .mosaic import merged_obs
 from .preprocessing import components_of
 
 # %% ../nbs/06_ground_truth.ipynb #d4392f26
@@ -55,19 +56,24 @@ class Truth:
         truth._set("pseudotimes", *_pseudotimes(mdata))
         truth._set("components", *_components(mdata))
         truth.cycle_before = next((name for name in mdata.mod if modality_kind(mdata[name], name) == "rna"), None)
-        truth.kept = np.ones(mdata.n_obs, dtype=bool)
-        if truth.labels is not None:
-            truth.kept = ~pd.isna(truth.labels) & ~np.isin(truth.labels.astype(str), list(ignore_labels))
+        labels, ignored = truth.labels, np.atleast_1d(np.array(ignore_labels, dtype=str))
+        truth.kept = np.full(mdata.n_obs, True) if labels is None else ~pd.isna(labels) & ~np.isin(labels.astype(str), ignored)
         return truth
 
     def __len__(self):
-        "The number of cells, scored or not."
-        tables = [self.kept, self.labels, self.batch, self.cycle, *(self.pseudotimes or {}).values(), *(self.components or {}).values()]
-        return len(next(table for table in tables if table is not None))
+        "The number of cells, scored or not; raises DataError where nothing is known, or not of the same cells."
+        tables = {name: getattr(self, name) for name in ("kept", "labels", "batch", "cycle")}
+        tables |= {f"{slot} of {name}": values for slot in ("pseudotimes", "components") for name, values in (getattr(self, slot) or {}).items()}
+        lengths = {name: len(table) for name, table in tables.items() if table is not None}
+        if len(set(lengths.values())) != 1:
+            told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+            raise DataError(f"What is known must be of the same cells, one value each; here is {told or 'nothing'}.")
+        return next(iter(lengths.values()))
 
     def mask(self, view: str = "joint", n_modalities: int = 2) -> np.ndarray:
-        "The rows of a view that are scored, bool [n] or, stacked, [n * n_modalities]."
-        kept = np.ones(len(self), dtype=bool) if self.kept is None else self.kept
+        "The rows of a view that are scored, bool [n] or, stacked, [n * n_modalities]; never those without a label."
+        kept = np.full(len(self), True) if self.kept is None else np.asarray(self.kept)
+        kept = kept & ~pd.isna(np.asarray(kept if self.labels is None else self.labels, dtype=object))
         return np.tile(kept, n_modalities if view == "stacked" else 1)
 
     def _set(self, name, value, reason=""):
@@ -80,7 +86,10 @@ def find_column(
     mdata: MuData,  # paired cells
     key: str,  # column name
 ) -> pd.Series:  # the column over the cells of `mdata`, or None
-    "A column of the joint obs or of the first modality that carries it."
+    "A column of the joint obs, or of the modalities that carry it, each for its cells; where they disagree, of the first."
+    own = {name: AnnData(obs=part.obs[[key]]) for name, part in mdata.mod.items() if key in part.obs} if key not in mdata.obs else {}
+    if own and key in (merged := merged_obs(own, mdata.obs_names)):
+        return merged[key]
     tables = [mdata.obs] + [mdata[name].obs.reindex(mdata.obs_names) for name in mdata.mod]
     for table in tables:
         for column in [key] + [f"{name}:{key}" for name in mdata.mod]:
@@ -107,19 +116,28 @@ def _named(
 _KIND_WORDS = {"rna": ("rna", "gex", "gene"), "atac": ("atac", "peak"), "protein": ("adt", "protein")}
 
 # %% ../nbs/06_ground_truth.ipynb #61c04b88
+def _numbers(
+    column: pd.Series,  # of any type, [n]
+):  # float [n], NaN where missing; None where it holds anything else
+    "The numbers of a column."
+    numbers = pd.to_numeric(column.astype(object), errors="coerce")
+    return numbers.to_numpy(dtype=float, na_value=np.nan) if numbers.notna().equals(column.notna()) else None
+
+
 def _pseudotimes(
     mdata: MuData,  # paired cells
 ) -> tuple:  # (dict of modality -> float [n], or None; reason)
     "The reference pseudotime of each modality."
     obs = [mdata.obs] + [part.obs for part in mdata.mod.values()]
-    columns = list(dict.fromkeys(name for table in obs for name in table if name.split(":")[-1].startswith("pseudotime")))
+    columns = dict.fromkeys(name for table in obs for name in table if str(name).split(":")[-1].startswith("pseudotime"))
+    columns = [name for name in columns if _numbers(find_column(mdata, name)) is not None]
     if not columns:
-        return None, "no obs column starts with 'pseudotime'"
+        return None, "no obs column of numbers starts with 'pseudotime'"
     found = {}
     for name in mdata.mod:
         words = (name.lower(), *_KIND_WORDS.get(modality_kind(mdata[name], name), ()))
         own = [column for column in columns if any(word in column.lower() for word in words)] or columns
-        found[name] = find_column(mdata, own[0]).to_numpy(dtype=float)
+        found[name] = _numbers(find_column(mdata, own[0]))
     return found, ""
 
 # %% ../nbs/06_ground_truth.ipynb #0aeb1d88
@@ -127,6 +145,8 @@ def _components(
     mdata: MuData,  # paired cells
 ) -> tuple:  # (dict of modality -> float [n, k], or None; reason)
     "The unintegrated components of each modality."
+    if lacking := [name for name, part in mdata.mod.items() if part.n_obs < mdata.n_obs]:
+        return None, f"no unintegrated components of all cells: some lack {' or '.join(lacking)}"
     try:
         return {name: components_of(part, name) for name, part in mdata.mod.items()}, ""
     except DataError as error:
@@ -191,9 +211,14 @@ def _cycle(
     "The cell-cycle scores, given or computed."
     given = [find_column(mdata, name) for name in ("S_score", "G2M_score")]
     if all(column is not None for column in given):
-        return np.column_stack(given).astype(float), ""
+        scores = [_numbers(column) for column in given]
+        if any(values is None or not np.isfinite(values).all() for values in scores):
+            return None, "S_score and G2M_score in obs have missing values, or are no numbers"
+        return np.column_stack(scores), ""
     for name, part in mdata.mod.items():
         if modality_kind(part, name) == "rna":
+            if part.n_obs < mdata.n_obs:
+                return None, f"no cell-cycle scores: some cells lack {name}"
             try:
                 return cell_cycle_scores(part, organism, batch), ""
             except (MetricAbsent, DataError, ValueError) as error:
@@ -265,7 +290,7 @@ def _before(
 ) -> np.ndarray:  # float [n * copies, k]
     "The components in which the cell cycle is measured before integration."
     if truth.cycle_before == "view":
-        return (raw_stacked if view == "stacked" else raw_joint)(truth.components)
+        return raw_stacked(dict(list(truth.components.items())[:copies])) if view == "stacked" else raw_joint(truth.components)
     name = truth.cycle_before or next(iter(truth.components))
     return np.concatenate([truth.components[name]] * copies)
 
@@ -274,11 +299,11 @@ def _own_rows(
     pseudotimes: dict,  # modality name -> pseudotime, float [n]
     copies: int,  # 1, or the number of stacked blocks
 ) -> dict:  # modality name -> pseudotime, float [n * copies], NaN on the rows of other modalities
-    "Each modality's pseudotime on its own block of rows."
+    "Each modality's pseudotime on its own block of rows; of more modalities than blocks, the first ones."
     if copies == 1:
         return pseudotimes
     found = {}
-    for place, (name, values) in enumerate(pseudotimes.items()):
+    for place, (name, values) in enumerate(list(pseudotimes.items())[:copies]):
         found[name] = np.full(copies * len(values), np.nan)
         found[name][place * len(values) : (place + 1) * len(values)] = values
     return found

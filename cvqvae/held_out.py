@@ -23,13 +23,13 @@ from .preprocessing import COMPONENTS, components_of
 def keep_back(
     mdata: MuData,  # paired cells
     share: float = 0.2,  # of the cells, at random; ignored where a batch is named
-    batch: str | None = None,  # a batch to keep back as a whole
+    batch: str | int | None = None,  # a batch to keep back as a whole
     batch_key: str | None = None,  # column of `obs`
     seed: int = 0,  # of the random share
 ) -> tuple[MuData, MuData]:  # to train on; kept back
     "Split cells in two copies; raises `DataError` where one part would be empty."
     if batch is not None:
-        back = (batch_labels(mdata, batch_key or "batch") == batch).to_numpy()
+        back = (batch_labels(mdata, batch_key or "batch") == str(batch)).to_numpy()
     else:
         back = np.random.default_rng(seed).permutation(mdata.n_obs) < round(share * mdata.n_obs)
     if not 0 < back.sum() < mdata.n_obs:
@@ -72,10 +72,10 @@ def _canonical(blocks: list, batches: list) -> dict:
 
 
 def _crossed_labels(train: MuData, back: MuData, names: tuple[str, str], labels_key: str) -> list[tuple]:
-    known, rows = train.obs[labels_key].notna().to_numpy(), []
-    for source, target in (names, names[::-1]):
-        given, asked = train[source].obsm["X_cvqvae"][known], back[target].obsm["X_cvqvae"]
+    known, told, rows = train.obs[labels_key].notna().to_numpy(), back.obs[labels_key].notna().to_numpy(), []
+    for source, target in (names, names[::-1]) if told.any() else ():
+        given, asked = train[source].obsm["X_cvqvae"][known], back[target].obsm["X_cvqvae"][told]
         found = vote_labels(given, train.obs[labels_key][known], asked)["label"]
-        right = found.to_numpy() == back.obs[labels_key].astype(str).to_numpy()
+        right = found.to_numpy() == back.obs[labels_key][told].astype(str).to_numpy()
         rows.append(("cvqvae", "stacked", f"{source}_to_{target}", "held-out", float(right.mean()), ""))
     return rows

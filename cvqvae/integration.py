@@ -29,7 +29,7 @@ from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
 from .preprocessing import components_of, preprocess
-from .presets import Preset, resolve_preset
+from .presets import Preset, check_setting, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors
 from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
 from .training import TrainingConfig
@@ -62,7 +62,7 @@ class CVQVAE:
         self.mdata, self.device = as_mudata(data, kinds, unpaired=unpaired), choose_device(device)
         kinds = {name: modality_kind(a, name) for name, a in self.mdata.mod.items()}
         batches = [] if batch_key is None else batch_categories(self.mdata, batch_key)
-        transforms = preprocess(self.mdata, batch_key=batch_key, seed=seed, **self.settings.preprocessing)
+        transforms = preprocess(self.mdata, batch_key=batch_key, seed=self.settings.training["seed"], **self.settings.preprocessing)
         widths = tuple(components_of(self.mdata[name]).shape[1] for name in kinds)
         self._build(CellReader(kinds, widths, transforms, batch_key, batches))
         self.history = pd.DataFrame()
@@ -114,7 +114,8 @@ def fit(
     if self.mdata is None:
         raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
     if epochs is not None:
-        self.training = replace(self.training, epochs=epochs)
+        check_setting("epochs", epochs)
+        self.training = replace(self.training, epochs=int(epochs))
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
     self.module = CrossVQVAE(self.config)
@@ -161,11 +162,12 @@ def _encode_block(self: CVQVAE, cells: CellData) -> dict[int | str, Latent]:
 
 
 @patch
-def _checked(self: CVQVAE, data: MuData | AnnData | None) -> MuData:
+def _checked(self: CVQVAE, data: MuData | AnnData | None, source: str | None = None) -> MuData:
     if not len(self.history):
         raise ValueError("the model is not trained yet: call fit() first")
-    if isinstance(data, AnnData):
-        return MuData({self._modality_of(data): data})
+    if data is None and self.mdata is None:
+        raise ValueError("a loaded model has no cells of its own: give it some")
+    data = MuData({source or self._modality_of(data): data}) if isinstance(data, AnnData) else data
     data = self.mdata if data is None else as_mudata(data, empty="keep", unpaired="keep")
     if not set(self.modalities) & set(data.mod):
         raise DataError(f"the model was trained on {', '.join(self.modalities)}; here are {', '.join(data.mod)}: rename a modality")
@@ -227,10 +229,12 @@ def translate(
 
     RNA is log1p of counts per `transforms[to].target_sum`, the median total of the training cells; proteins are centred log-ratios, peaks TF-IDF.
     """
-    source = source or self._modality_of(adata)
-    transform = self._target(to)
+    data, transform = self._checked(adata, source), self._target(to)
     columns = feature_positions(transform.feature_names, features)
-    ((_, cells),) = self.reader.groups(MuData({source: adata}))
+    source, *others = data.mod
+    if others:
+        raise DataError(f"translate reads one modality: give it one of {', '.join(data.mod)}, such as mdata[{source!r}]")
+    ((_, cells),) = self.reader.groups(data)
     components = predict_components(self.module, cells, self.modalities.index(source), self.modalities.index(to))
     values = np.concatenate(list(predict_features(transform, components, columns)))
     result = AnnData(values, obs=adata.obs[[]].copy(), var=pd.DataFrame(index=transform.feature_names[columns]))

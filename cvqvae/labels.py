@@ -52,9 +52,10 @@ def _others(self: LabelTransfer, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def fit(
     self: LabelTransfer,
     z: np.ndarray,  # embedding of the reference, float [n, d]
-    labels: pd.Series,  # its types, [n]; cells without one are left out
+    labels: pd.Series | np.ndarray,  # its types in the order of z, [n]; cells without one are left out
 ) -> LabelTransfer:
     "Learn the votes' worth and the usual distance; raises `DataError` where there are fewer than 2 labelled cells."
+    labels = pd.Series(np.asarray(labels, dtype=object))
     known = labels.notna().to_numpy()
     if len(labels) != len(z) or known.sum() < 2:
         raise DataError(f"{known.sum()} labels for {len(z)} reference cells: at least 2 are needed, one per row")
@@ -72,12 +73,16 @@ def fit(
 def calibrate(
     self: LabelTransfer,
     z: np.ndarray,  # embedding of labelled cells that the model was not trained on, float [m, d]
-    labels: pd.Series,  # their types, [m]
+    labels: pd.Series | np.ndarray,  # their types in the order of z, [m]; cells without one are left out
 ) -> LabelTransfer:
     "Learn the votes' worth and the usual distance again, from cells that are not flattered by their part in the training."
-    distances, neighbors = self.search_.kneighbors(z)
+    labels = pd.Series(np.asarray(labels, dtype=object))
+    known = labels.notna().to_numpy()
+    if len(labels) != len(z) or not known.any():
+        raise DataError(f"{known.sum()} labels for {len(z)} cells to calibrate with: at least 1 is needed, one per row")
+    distances, neighbors = self.search_.kneighbors(np.asarray(z)[known])
     winners, shares = vote(neighbors, distances, self.codes_, len(self.classes_))
-    self.calibration_.fit(shares, self.classes_[winners] == labels.astype(str).to_numpy())
+    self.calibration_.fit(shares, self.classes_[winners] == labels[known].astype(str).to_numpy())
     self.limit_ = float(np.quantile(distances.mean(1), self.novelty_quantile))
     return self
 

@@ -20,7 +20,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score
 
-from .alignment import Estimate, distance_blocks, mean_estimate, sampled_rows
+from .alignment import Estimate, distance_blocks, group_codes, mean_estimate, sampled_rows
+from .cells import DataError
 from .ground_truth import MetricAbsent
 
 # %% ../nbs/06_measures.ipynb #36145db5
@@ -48,7 +49,9 @@ def partitions(
     clustering: str = "louvain",  # "louvain" (the paper's) or "leiden" (faster)
     seed: int = 0,  # of the clustering
 ):  # yields (resolution, cluster index per row: list of n int)
-    "Clusters of a graph at several resolutions."
+    "Clusters of a graph at several resolutions; raises DataError for a clustering that is not known, or none at all."
+    if clustering not in ("louvain", "leiden") or resolutions < 1:
+        raise DataError(f"clustering={clustering!r} with resolutions={resolutions}: it is 'louvain' or 'leiden', at 1 resolution or more.")
     entries = coo_matrix(triu(graph) if clustering == "louvain" else graph)
     rows, columns, weights = (part[entries.data != 0] for part in (entries.row, entries.col, entries.data))
     edges = igraph.Graph(n=graph.shape[0], edges=np.column_stack([rows, columns]), directed=False)
@@ -93,7 +96,7 @@ def nmi(
     seed: int = 0,  # of the clustering
 ) -> float:  # 0 to 1
     "Best normalised mutual information between clusters of the graph and cell types."
-    codes = pd.factorize(np.asarray(labels))[0]
+    codes = group_codes(labels, graph.shape[0])
     found = partitions(graph, resolutions, clustering, seed)
     return float(max(normalized_mutual_info_score(codes, clusters) for _, clusters in found))
 
@@ -104,7 +107,7 @@ def silhouette_widths(
     rows: np.ndarray | None = None,  # rows whose width is wanted, int [m]; None = all
 ) -> np.ndarray:  # widths from -1 to 1, float64 [m]; 0 in a group of one
     "Silhouette width of each cell in a grouping."
-    codes = pd.factorize(np.asarray(labels))[0]
+    codes = group_codes(labels, len(z))
     rows = np.arange(len(codes)) if rows is None else rows
     order, sizes = np.argsort(codes, kind="stable"), np.bincount(codes)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -137,7 +140,7 @@ def label_asw(
     seed: int = 0,  # of the choice of cells
 ) -> Estimate:  # 0 to 1
     "Average silhouette width of the cell types, scaled to [0, 1]; raises MetricAbsent with fewer than two types."
-    n_types = len(set(labels))
+    n_types = len(set(group_codes(labels, len(z))))
     if not 2 <= n_types < len(labels):
         raise MetricAbsent(f"a silhouette needs at least 2 cell types and fewer types than cells, found {n_types} in {len(labels)} cells")
     found = mean_estimate(silhouette_widths(z, labels, sampled_rows(len(labels), max_cells, seed)), len(labels))
@@ -152,9 +155,9 @@ def batch_asw(
     seed: int = 0,  # of the choice of cells
 ) -> Estimate:  # 1 = batches mixed within every type
     "One minus the absolute silhouette width of batches, averaged within and then over cell types; raises MetricAbsent if undefined."
-    z, batch, labels = np.asarray(z), np.asarray(batch), np.asarray(labels)
+    z, batch, labels = np.asarray(z), group_codes(batch, len(z)), group_codes(labels, len(z))
     means = []
-    for label in pd.unique(labels):
+    for label in range(labels.max() + 1):
         inside = labels == label
         if 1 < len(set(batch[inside])) < inside.sum():
             rows = sampled_rows(inside.sum(), max_cells, seed)
@@ -170,9 +173,9 @@ def graph_connectivity(
     labels: np.ndarray,  # cell types, str [n]
 ) -> float:  # 1 = every type is one connected piece
     "Mean share of a cell type's cells that lie in the largest connected piece of its subgraph."
-    shares = []
-    for label in pd.unique(np.asarray(labels)):
-        inside = np.flatnonzero(np.asarray(labels) == label)
+    shares, codes = [], group_codes(labels, graph.shape[0])
+    for label in range(codes.max() + 1):
+        inside = np.flatnonzero(codes == label)
         pieces = connected_components(graph[inside][:, inside], directed=False)[1]
         shares.append(np.bincount(pieces).max() / len(inside))
     return float(np.mean(shares))

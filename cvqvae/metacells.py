@@ -8,6 +8,7 @@ __all__ = ['code_source', 'CodeCells', 'code_cells', 'ward_merges', 'settle', 'a
 
 # %% ../nbs/08_metacells.ipynb #250117bd
 import warnings
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,11 @@ from anndata import AnnData
 from mudata import MuData
 from sklearn.cluster import KMeans
 
+from .backed import row_blocks
 from .cells import DataError, counts_of
 from .code_names import feature_names, specific_features
+from .containers import storable
+from .ground_truth import find_column
 from .integration import CVQVAE
 from .model import JOINT
 from .partitions import checked_groups, diffusion_space, label_shares, memberships, partition_table
@@ -140,8 +144,8 @@ def _wished_number(n_cells: int, n_codes: int, n_metacells: int | None, target_s
     if target_size < 1 or min_size > target_size:
         raise DataError(f"target_size={target_size} must be at least 1 and at least min_size={min_size}")
     wished = max(round(n_cells / target_size), 1) if n_metacells is None else n_metacells
-    if not 1 <= wished <= n_cells:
-        raise DataError(f"n_metacells={wished} must lie between 1 and the {n_cells} cells")
+    if not isinstance(wished, Integral) or not 1 <= wished <= n_cells:
+        raise DataError(f"n_metacells={wished} must be a whole number between 1 and the {n_cells} cells")
     if wished > n_codes:
         warnings.warn(
             f"{wished} metacells were asked for, but only {n_codes} codes are in use: they become the metacells. For more, train with a larger n_codes.",
@@ -159,10 +163,10 @@ def code_groups(
     source: str | None = None,  # see `code_source`
     refine: str = "codes",  # "codes": metacells are unions of codes; "cells": k-means over cells goes on from there
 ) -> pd.Series:  # category [n], "M000" for the largest
-    "The metacell of every cell; raises `DataError` for bad wishes."
-    codes = code_cells(model, data, source)
+    "The metacell of every cell, or of those that the source holds; raises `DataError` for bad wishes."
+    codes, cells, source = code_cells(model, data, source), model._checked(data), code_source(model, source)
     group = _group(codes, n_metacells, target_size, min_size, refine)
-    return pd.Series(_largest_first(group, codes.code), index=model._checked(data).obs_names, name="metacell")
+    return pd.Series(_largest_first(group, codes.code), index=cells.obs_names if source == JOINT else cells[source].obs_names, name="metacell")
 
 
 def _group(codes: CodeCells, n_metacells: int | None = None, target_size: float = 75, min_size: int = 10, refine: str = "codes") -> np.ndarray:
@@ -186,26 +190,27 @@ def _largest_first(group: np.ndarray, code: np.ndarray) -> pd.Categorical:
 def sum_counts(
     mdata: MuData,  # raw counts
     groups: pd.Series,  # group of each cell, index cell names [n]
-) -> MuData:  # [m groups, features]: X float64 CSR, sums; `var` as before; `obs["size"]`
+) -> MuData:  # [m groups, features]: X float64 CSR, sums; `var` as before; `obs["size"]`, also of each modality: its cells
     "Counts summed per group; raises `DataError` where a cell has no group or a modality no counts."
     members, names = memberships(checked_groups(groups, mdata.obs_names))
-    obs = pd.DataFrame({"size": np.asarray(members.sum(1)).ravel().astype(int)}, index=pd.Index(names, dtype=object))
-    members, parts = members.astype(np.float64), {}
+    members, parts, index = members.astype(np.float64).tocsc(), {}, pd.Index(names, dtype=object)
     for name, adata in mdata.mod.items():
-        total = members @ counts_of(adata, name)
-        parts[name] = AnnData(total if hasattr(total, "tocsr") else np.asarray(total), obs=obs[[]].copy(), var=adata.var.copy())
+        here = members[:, mdata.obs_names.get_indexer(adata.obs_names)]
+        total = sum(here[:, rows] @ block for rows, block in row_blocks(counts_of(adata, name)))
+        obs = pd.DataFrame({"size": np.asarray(here.sum(1)).ravel().astype(int)}, index=index)
+        parts[name] = AnnData(total.tocsr() if hasattr(total, "tocsr") else np.asarray(total), obs=obs, var=adata.var.copy())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="var_names are not unique")  # a protein may be called as its gene
         summed = MuData(parts)
-    summed.obs["size"] = obs["size"]
+    summed.obs["size"] = pd.Series(np.asarray(members.sum(1)).ravel().astype(int), index=index)
     return summed
 
 # %% ../nbs/08_metacells.ipynb #5bd07e05
 def metacells(
     model: CVQVAE,  # trained
-    data: MuData | None = None,  # raw counts; None: the training cells
-    labels_key: str | None = None,  # column of `obs` with cell types, for the purity
-    batch_key: str | None = None,  # column of `obs`; None: the model's
+    data: MuData | AnnData | None = None,  # raw counts; None: the training cells
+    labels_key: str | None = None,  # column of `obs`, or of the modalities', with cell types, for the purity
+    batch_key: str | None = None,  # likewise; None: the model's
     source: str | None = None,  # see `code_source`
     **wishes,  # n_metacells, target_size, min_size, refine: see `code_groups`
 ) -> MuData:  # [m, features]: sums; obs: size, name, compactness, separation (and label, purity); obsm: X_cvqvae, batch_shares
@@ -214,23 +219,28 @@ def metacells(
     Sets `data.obs["metacell"]` (category). Raises `DataError` for bad wishes, columns that are not there, and data without counts.
     """
     codes, cells, batch_key = code_cells(model, data, source), model._checked(data), batch_key or model.batch_key
-    if missing := [key for key in (labels_key, batch_key) if key and key not in cells.obs]:
-        raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, cells.obs.columns))})")
+    columns = {key: find_column(cells, key) for key in (labels_key, batch_key) if key}
+    if missing := [key for key, column in columns.items() if column is None]:
+        known = dict.fromkeys(map(str, [*cells.obs, *(column for adata in cells.mod.values() for column in adata.obs)]))
+        raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(known)})")
+    source = code_source(model, source)
+    if len(codes.z) < cells.n_obs:
+        raise DataError(f"{cells.n_obs - len(codes.z)} of {cells.n_obs} cells lack {source} and have no code of it: leave source out, or those cells")
     groups = pd.Series(_largest_first(_group(codes, **wishes), codes.code), index=cells.obs_names)
     summed = sum_counts(cells, groups)
-    _describe(summed, cells, groups, codes.z, labels_key, batch_key)
-    summed.uns["cvqvae_metacells"] = {"source": code_source(model, source), "labels_key": labels_key or "", "batch_key": batch_key or "", **wishes}
-    cells.obs["metacell"] = groups
+    _describe(summed, cells, groups, codes.z, columns.get(labels_key), columns.get(batch_key))
+    summed.uns["cvqvae_metacells"] = storable({"source": source, "labels_key": labels_key, "batch_key": batch_key, **wishes})
+    (data if isinstance(data, AnnData) else cells).obs["metacell"] = groups
     return summed
 
 
-def _describe(summed: MuData, cells: MuData, groups: pd.Series, z: np.ndarray, labels_key: str | None, batch_key: str | None) -> None:
+def _describe(summed: MuData, cells: MuData, groups: pd.Series, z: np.ndarray, labels: pd.Series | None, batches: pd.Series | None) -> None:
     "Fill `obs` and `obsm` of the metacells."
-    table = partition_table(groups, diffusion_space(z), cells.obs[labels_key] if labels_key else None).drop(columns="size")
-    if labels_key:
+    table = partition_table(groups, diffusion_space(z), labels).drop(columns="size")
+    if labels is not None:
         table["label"] = table["label"].astype("string").fillna("missing").astype(str)
     table["name"] = feature_names(specific_features(cells, groups), groups, list(cells.mod))
     summed.obs = summed.obs.join(table)
     summed.obsm["X_cvqvae"] = pd.DataFrame(z).groupby(groups.to_numpy(), observed=True).mean().to_numpy(np.float32)
-    if batch_key:
-        summed.obsm["batch_shares"] = label_shares(groups.astype(str), cells.obs[batch_key])
+    if batches is not None:
+        summed.obsm["batch_shares"] = label_shares(groups.astype(str), batches)

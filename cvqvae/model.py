@@ -221,7 +221,7 @@ def encode_all(
         outputs[JOINT] = self.fuse(list(outputs.values()), inputs, batch)
     return {source: self._latent(source, h) for source, h in outputs.items()}
 
-
+# %% ../nbs/03_model.ipynb #2ac99a5a
 @patch
 def _latent(self: CrossVQVAE, source: int | str, h: Tensor) -> Latent:
     if source in self.sources or (source != JOINT and not self.training):

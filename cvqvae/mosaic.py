@@ -23,20 +23,28 @@ def merged_obs(
     cells: pd.Index,  # names of all cells
 ) -> pd.DataFrame:  # one row per cell; missing where no modality says anything
     "Columns of `obs`, filled from every modality; a column that two modalities contradict is left out."
-    tables = [adata.obs.astype(object) for adata in modalities.values()]
+    tables = [adata.obs for adata in modalities.values()]
     merged = {column: _merged([t[column] for t in tables if column in t], cells) for column in dict.fromkeys(c for t in tables for c in t)}
-    return pd.DataFrame({column: values.infer_objects() for column, values in merged.items() if values is not None}, index=cells)
+    return pd.DataFrame({column: values for column, values in merged.items() if values is not None}, index=cells)
 
 
 def _merged(columns: list[pd.Series], cells: pd.Index) -> pd.Series | None:
     values = pd.Series(np.nan, index=cells, dtype=object)
     for column in columns:
-        here = column.dropna()
+        here = column.dropna().astype(object)
         known = values[here.index].dropna()
         if (known != here[known.index]).any():
             return None
         values[here.index] = here
-    return values
+    return _typed(values, {column.dtype for column in columns})
+
+
+def _typed(values: pd.Series, dtypes: set) -> pd.Series:
+    "The type that all columns had; truth values with gaps become nullable, as no file holds them otherwise."
+    if dtypes == {np.dtype(bool)} and values.isna().any():
+        return values.astype("boolean")
+    kept = len(dtypes) == 1 and isinstance(*dtypes, pd.api.extensions.ExtensionDtype)
+    return values.astype(*dtypes) if kept else values.infer_objects()
 
 # %% ../nbs/00_mosaic.ipynb #3e368711
 def join_modalities(

@@ -125,11 +125,14 @@ def numbers_of(
     text: str,  # e.g. "0,1,2"
     source: str = "seeds",  # for the error
 ) -> list[int]:  # raises DataError
-    "Whole numbers from a list with commas."
+    "Whole numbers from a list with commas, as seeds may be: each once, from 0 to 4,294,967,295."
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise DataError(f"{source} must be whole numbers with commas between, like 0,1,2; got {text!r}.") from None
+        numbers = [-1]
+    if min(numbers) < 0 or max(numbers) >= 2**32 or len(set(numbers)) < len(numbers):
+        raise DataError(f"{source} must be different whole numbers with commas between, from 0 to {2**32 - 1:,}, like 0,1,2; got {text!r}.")
+    return numbers
 
 
 def names_of(

@@ -61,8 +61,9 @@ def purity(
     "The commonest label of every group and its share (Persad 2023, 'cell type purity')."
     shares = label_shares(groups, labels)
     commonest = pd.Series(pd.NA, index=shares.index, dtype=object)
-    known = shares.notna().all(axis=1)
-    commonest[known] = shares[known].idxmax(axis=1)
+    known = shares.notna().any(axis=1)
+    if known.any():
+        commonest[known] = shares[known].idxmax(axis=1)
     return pd.DataFrame({"label": commonest, "purity": shares.max(axis=1)})
 
 # %% ../nbs/08_partitions.ipynb #8ab691af

@@ -11,6 +11,8 @@ import math
 from dataclasses import MISSING, dataclass, field, fields
 from numbers import Integral, Real
 
+import numpy as np
+
 from .configuration import VARIANTS, ModelConfig
 from .training import TrainingConfig
 
@@ -52,6 +54,7 @@ PREPROCESSING = ("n_components", "n_top_genes", "target_sum", "drop_depth_compon
 _DEFAULTS = {f.name: f.default for kind in (ModelConfig, TrainingConfig) for f in fields(kind) if f.default is not MISSING}
 _DEFAULTS |= {"n_components": 50, "n_top_genes": 2000, "target_sum": None, "drop_depth_components": False}
 _LEAST = {"n_components": 1, "n_top_genes": 1, "n_latent": 1, "n_codes": 1, "epochs": 1, "batch_size": 2, "schedule_epochs": 1}
+_WIDTHS, _OPTIONAL = ("hidden", "decoder_hidden", "joint_hidden"), {"patience": Integral, "gradient_clip": Real}
 
 
 def check_setting(
@@ -68,6 +71,43 @@ def check_setting(
             raise ValueError(f"{name}={value!r} must be a whole number, at least {_LEAST.get(name, 0)}" + (f", at most {most}" if name == "seed" else ""))
     if isinstance(default, float) and not (isinstance(value, Real) and 0 <= value < math.inf):
         raise ValueError(f"{name}={value!r} must be a finite number, at least 0")
+    if name in _WIDTHS and value != default and not _are_widths(value):
+        raise ValueError(f"{name}={value!r} must be the widths of layers, whole numbers such as (256,) or (1024, 512)")
+    if name in _OPTIONAL and value is not None and (isinstance(value, bool) or not isinstance(value, _OPTIONAL[name]) or not 0 < value < math.inf):
+        raise ValueError(f"{name}={value!r} must be None or a {'whole ' * (_OPTIONAL[name] is Integral)}number above 0")
+
+
+def _are_widths(value) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(width, Integral) and not isinstance(width, bool) and width > 0 for width in value)
+
+
+def _plain(value):
+    "Without NumPy: numbers of Python, sequences as tuples."
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+# %% ../nbs/05_presets.ipynb #9ff33b95
+_NAMES = {
+    "preprocessing": set(PREPROCESSING),
+    "model": {f.name for f in fields(ModelConfig)} - FIXED,
+    "training": {f.name for f in fields(TrainingConfig)},
+}
+
+
+def _checked_preset(preset: str | Preset) -> Preset:
+    "The preset of that name, or one's own with plain values; raises ValueError or TypeError."
+    if isinstance(preset, str) and preset in PRESETS:
+        return PRESETS[preset]
+    if not isinstance(preset, Preset):
+        raise ValueError(f"preset {preset!r} is not one of {', '.join(PRESETS)}, nor a Preset")
+    for part, known in _NAMES.items():
+        if unknown := set(getattr(preset, part)) - known:
+            raise TypeError(f"unknown setting {', '.join(sorted(unknown))} in the preset's {part}, whose settings are {', '.join(sorted(known))}")
+    parts = [{name: _plain(value) for name, value in getattr(preset, part).items()} for part in _NAMES]
+    for name, value in (setting for part in parts for setting in part.items()):
+        check_setting(name, value)
+    return Preset(*parts)
 
 
 def resolve_preset(
@@ -76,17 +116,13 @@ def resolve_preset(
     **overrides,  # any field of preprocessing, `ModelConfig` or `TrainingConfig`
 ) -> Preset:
     "The preset with a variant's changes and the caller's overrides sorted into its three parts; raises ValueError or TypeError."
-    if isinstance(preset, str) and preset not in PRESETS:
-        raise ValueError(f"preset {preset!r} is not one of {', '.join(PRESETS)}")
+    base, known = _checked_preset(preset), set.union(*_NAMES.values())
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r} is not one of {', '.join(VARIANTS)}")
-    base = PRESETS[preset] if isinstance(preset, str) else preset
-    names = (set(PREPROCESSING), {f.name for f in fields(ModelConfig)} - FIXED, {f.name for f in fields(TrainingConfig)})
-    unknown = set(overrides) - set.union(*names)
-    if unknown:
-        raise TypeError(f"unknown setting {', '.join(sorted(unknown))}; settings are {', '.join(sorted(set.union(*names)))}")
-    for name, value in overrides.items():
+    if unknown := set(overrides) - known:
+        raise TypeError(f"unknown setting {', '.join(sorted(unknown))}; settings are {', '.join(sorted(known))}")
+    values = {name: _plain(value) for name, value in overrides.items()}
+    for name, value in values.items():
         check_setting(name, value)
-    parts = [{k: v for k, v in overrides.items() if k in known} for known in names]
-    model = base.model | VARIANTS[variant] | parts[1]
-    return Preset(base.preprocessing | parts[0], model, base.training | parts[2])
+    preprocessing, model, training = ({k: v for k, v in values.items() if k in names} for names in _NAMES.values())
+    return Preset(base.preprocessing | preprocessing, base.model | VARIANTS[variant] | model, base.training | training)

@@ -5,7 +5,7 @@ import pytest
 
 from cvqvae import held_out
 from cvqvae.cells import DataError
-from cvqvae.held_out import held_out_scores, keep_back
+from cvqvae.held_out import _crossed_labels, held_out_scores, keep_back
 from cvqvae.simulation import simulate
 
 SMALL = dict(hidden=(16,), n_latent=8, n_codes=16, n_components=8, epochs=3, device="cpu", evaluation={"resolutions": 2})
@@ -48,3 +48,14 @@ def test_the_model_is_fitted_on_the_training_cells_alone(mdata, monkeypatch):
 def test_the_same_seed_gives_the_same_scores(mdata):
     runs = [held_out_scores(mdata, batch="batch2", batch_key="batch", **SMALL) for _ in range(2)]
     assert np.array_equal(runs[0]["value"], runs[1]["value"], equal_nan=True)
+
+
+def test_cells_without_a_label_are_no_mistakes():
+    cells = simulate(n_cells=120, n_genes=200, n_peaks=300, seed=0)
+    for adata in cells.mod.values():
+        adata.obsm["X_cvqvae"] = np.eye(20)[cells.obs["cell_type"].cat.codes]
+    some = cells.copy()
+    some.obs["cell_type"] = some.obs["cell_type"].astype(object).where(np.arange(some.n_obs) % 2 == 0)
+    common = cells.obs["cell_type"].map(cells.obs["cell_type"].value_counts()).astype(int) > 7  # 15 neighbours vote
+    rows = _crossed_labels(cells[common.to_numpy()].copy(), some[common.to_numpy()].copy(), ("rna", "atac"), "cell_type")
+    assert [row[4] for row in rows] == [1.0, 1.0]

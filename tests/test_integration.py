@@ -17,7 +17,7 @@ from cvqvae.configuration import VARIANTS
 from cvqvae.containers import one_hot
 from cvqvae.datasets import load_dataset
 from cvqvae.integration import CVQVAE
-from cvqvae.presets import PRESETS, resolve_preset
+from cvqvae.presets import PRESETS, Preset, resolve_preset
 from cvqvae.simulation import simulate
 
 SMALL = dict(hidden=(32,), n_latent=8, n_codes=32, n_components=12, batch_size=128, device="cpu")
@@ -197,3 +197,21 @@ def test_the_default_preset_has_nothing_to_warn_of():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Only about")
         CVQVAE(mdata, epochs=20, device="cpu").fit(progress=False)
+
+
+def test_settings_of_numpy_train_and_are_saved_like_those_of_python(tmp_path):
+    mdata = simulate(n_cells=80, n_genes=200, n_peaks=300, seed=0)
+    own = Preset(model={"n_codes": np.int64(16)}, training={"epochs": np.int32(2), "learning_rate": np.float64(0.01)})
+    z = []
+    for seed, hidden in ((1, (32,)), (np.int64(1), np.array([32]))):
+        model = CVQVAE(mdata, preset=own, seed=seed, hidden=hidden, n_latent=np.int64(8), n_components=np.int64(10), device="cpu").fit(progress=False)
+        model.save(tmp_path / "model", overwrite=True)
+        z.append(CVQVAE.load(tmp_path / "model", device="cpu").latents(mdata)["joint"].z)
+    assert torch.equal(*z)
+
+
+def test_a_model_without_codes_leaves_no_codes_of_another():
+    mdata = simulate(n_cells=80, n_genes=200, n_peaks=300, seed=0)
+    for variant in ("cvqvae", "cvae"):
+        CVQVAE(mdata, variant=variant, epochs=2, **SMALL).fit(progress=False).embed()
+    assert "cvqvae_code" not in mdata["rna"].obs and "X_cvqvae_quantized" not in mdata["atac"].obsm

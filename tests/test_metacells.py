@@ -6,11 +6,14 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mudata import MuData
 
 from cvqvae import CVQVAE
 from cvqvae.cells import DataError
 from cvqvae.code_names import feature_names, specific_features
 from cvqvae.code_usage import effective_groups, group_graph, nearest_codes, usage_table
+from cvqvae.datasets import read_any
+from cvqvae.explorer import export_explorer
 from cvqvae.metacells import CodeCells, code_cells, code_groups, merge_codes, metacells, sum_counts, ward_merges
 from cvqvae.partitions import compactness, diffusion_space, label_shares, partition_summary, partition_table, purity, separation
 from cvqvae.simulation import simulate
@@ -210,3 +213,48 @@ def test_neighbouring_codes_and_connected_groups(model, meta):
     assert set(near["code"]) == set(model.codes()["joint"])
     edges = group_graph(code_cells(model).z, model.mdata.obs["metacell"])
     assert set(edges["source"]) | set(edges["target"]) <= set(meta.obs_names) and (edges["source"] != edges["target"]).all()
+
+
+def test_a_mosaic_has_metacells_and_neighbouring_codes(tmp_path):
+    whole = simulate(n_cells=300, seed=3, n_genes=400, n_peaks=800)
+    parts = {"rna": whole["rna"][:220].copy(), "atac": whole["atac"][80:].copy()}
+    model = trained(parts, unpaired="keep")
+    meta = metacells(model, labels_key="cell_type", n_metacells=6)
+    assert meta.obs["size"].sum() == 300 and meta["rna"].obs["size"].sum() == meta["atac"].obs["size"].sum() == 220
+    for name, adata in parts.items():
+        assert meta[name].X.sum() == adata.X.sum()
+    for source in ("joint", "rna", "atac"):
+        assert set(nearest_codes(model, source=source)["code"]) == set(model.codes()[source].dropna())
+    meta.write(tmp_path / "meta.h5mu")
+
+
+def test_counts_on_disk_have_metacells_and_a_page(model, meta, tmp_path):
+    plain = simulate(n_cells=300, seed=3, n_genes=400, n_peaks=800)
+    plain.write(tmp_path / "cells.h5mu")
+    backed = read_any(tmp_path / "cells.h5mu", backed=True)
+    found = metacells(model, backed, labels_key="cell_type", target_size=20)
+    assert found.obs["name"].tolist() == meta.obs["name"].tolist()
+    assert all((found[name].X != meta[name].X).nnz == 0 for name in meta.mod)
+    pages = [export_explorer(model.embed(cells), tmp_path / f"{i}.html", labels_key="cell_type").read_text() for i, cells in enumerate((backed, plain))]
+    assert pages[0].split('"markers"')[1] == pages[1].split('"markers"')[1]
+
+
+def test_a_single_code_has_no_neighbours():
+    one = trained(simulate(n_cells=60, n_genes=200, n_peaks=300), n_codes=1)
+    assert len(nearest_codes(one)) == 0 and metacells(one).n_obs == 1
+
+
+def test_columns_of_the_modalities_are_those_of_the_cells(model, meta):
+    cells = MuData({name: adata.copy() for name, adata in model.mdata.mod.items()})
+    assert "batch" not in cells.obs
+    found = metacells(model, cells, labels_key="cell_type", target_size=20)
+    assert found.obs["purity"].equals(meta.obs["purity"]) and found.obsm["batch_shares"].equals(meta.obsm["batch_shares"])
+    rna = cells["rna"].copy()
+    assert metacells(model, rna, n_metacells=3).n_obs == rna.obs["metacell"].nunique()
+
+
+def test_no_label_at_all_is_no_purity(model):
+    cells = model.mdata.copy()
+    cells.obs["unlabelled"] = np.nan
+    found = metacells(model, cells, labels_key="unlabelled", n_metacells=5)
+    assert found.obs["purity"].isna().all() and set(found.obs["label"]) == {"missing"}

@@ -92,6 +92,17 @@ def test_missing_features_are_told_and_too_many_refused(fitted, cells):
         fitted.embed(none)
 
 
+@pytest.mark.parametrize("n_cells", [20, 60, 200])
+def test_agreement_does_not_enlarge_cells_that_it_has_not_seen(cells, n_cells):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = CVQVAE(cells[:n_cells].copy(), epochs=10, device="cpu").fit(progress=False)  # 64 dimensions
+    ((_, new),) = model.reader.groups(cells[200:])
+    with torch.no_grad():
+        plain, agreed = model.module.encode_all(new.inputs), model.module.embed_all(new.inputs)
+    assert all(0.5 < float(agreed[i].z.std(0).mean() / plain[i].z.std(0).mean()) < 1.1 for i in (0, 1))
+
+
 # mosaics -----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -102,7 +113,8 @@ def test_every_cell_of_a_mosaic_is_embedded(mosaic):
     assert pieces["rna"].n_obs == 220 and pieces["atac"].n_obs == 220
     alone = presence(pieces)[:, 1] < 0
     rows = pieces["rna"].obs_names.get_indexer(pieces.obs_names[alone])
-    assert np.allclose(pieces.obsm["X_cvqvae"][alone], pieces["rna"].obsm["X_cvqvae"][rows], atol=1e-6)  # nothing else is known of them
+    agreed = model.module._agreed(torch.from_numpy(pieces.obsm["X_cvqvae"][alone]), 0).numpy()
+    assert np.allclose(agreed, pieces["rna"].obsm["X_cvqvae"][rows], atol=1e-6)  # nothing else is known of them
     codes = model.codes()
     assert codes["atac"].isna().sum() == 80 and codes["rna"].notna().sum() == 220 and codes["joint"].notna().all()
 
@@ -183,6 +195,15 @@ def test_three_modalities_survive_a_folder(three, tmp_path):
     assert again.latents(two)["joint"].z.shape == (250, 8)
 
 
+def test_two_of_three_modalities_are_scored_as_rows(three):
+    model, mdata = three
+    cells = model.embed(mdata.copy())
+    truth = Truth.from_mudata(cells, batch_key="batch", labels_key="cell_type")
+    first, second = (cells[name].obsm["X_cvqvae"] for name in model.modalities[:2])
+    scores = score_table(evaluate({"own": {"first": first, "second": second}}, truth, views=("stacked",), resolutions=1), "stacked")
+    assert np.isfinite(scores.loc["own", ["trajectory", "cell_cycle", "foscttm"]].astype(float)).all()
+
+
 def test_three_modalities_are_scored_as_one_point_per_cell(three):
     model, mdata = three
     mdata = model.embed(mdata.copy())
@@ -253,6 +274,18 @@ def test_row_measures_are_those_of_scipy_and_sklearn():
     np.testing.assert_allclose(row_auroc(p, o > 0), [roc_auc_score(b > 0, a) for a, b in zip(p, o)], atol=1e-12)
 
 
+def test_a_mosaic_with_odd_columns_is_written(cells, tmp_path):
+    parts = {"rna": cells["rna"][:220].copy(), "atac": cells["atac"][80:].copy()}
+    parts["rna"].obs["doublet"] = np.arange(220) % 2 == 0
+    parts["atac"].obs["checked"] = pd.array([True, None] * 110, dtype="boolean")
+    parts["atac"].obs["remark"] = [f"cell {i}" for i in range(220)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        join_modalities(parts).write(tmp_path / "mosaic.h5mu")
+    obs = mudata.read(tmp_path / "mosaic.h5mu").obs
+    assert (obs["doublet"].sum(), obs["doublet"].isna().sum(), obs["checked"].sum(), obs["remark"].isna().sum()) == (110, 80, 110, 80)
+
+
 # files -------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -272,7 +305,12 @@ def test_map_writes_embedding_and_types(folder, fitted, cells, capsys):
     known = ["--reference", folder / "integrated.h5mu", "--labels", "cell_type"]
     assert main(["map", *map(str, flags + known)]) == 0
     mapped = mudata.read(folder / "mapped.h5mu")
-    assert np.allclose(mapped.obsm["X_cvqvae"], fitted.latents(cells[200:]["rna"].copy())["rna"].z.numpy(), atol=1e-5)
+    latents = fitted.latents(cells[200:]["rna"].copy())
+    assert np.allclose(mapped["rna"].obsm["X_cvqvae"], latents["rna"].z.numpy(), atol=1e-5)
+    assert np.allclose(mapped.obsm["X_cvqvae"], latents["joint"].z.numpy(), atol=1e-5)
+    reference = mudata.read(folder / "integrated.h5mu")  # rows of the RNA are compared with rows of the RNA
+    transfer = LabelTransfer().fit(reference["rna"].obsm["X_cvqvae"], reference.obs["cell_type"])
+    assert np.allclose(mapped.obs["cvqvae_confidence"], transfer.predict(mapped["rna"].obsm["X_cvqvae"])["confidence"])
     assert set(mapped.obs["cvqvae_label"]) <= set(cells.obs["cell_type"]) and mapped.obs["cvqvae_confidence"].between(0, 1).all()
     assert "missing" in capsys.readouterr().out
     assert main(["map", *map(str, flags)]) == 2 and "exists already" in capsys.readouterr().err
