@@ -263,14 +263,16 @@ def reliability(
 def plot_reliability(
     tables: dict[str, pd.DataFrame],  # direction -> `reliability`
 ) -> Figure:
-    "Accuracy against confidence; on the diagonal a confidence means what it says."
+    "Accuracy against confidence, the area of a point by its share of the cells; on the diagonal a confidence means what it says."
     with figure_style():
         figure, ax = plt.subplots(figsize=(3.6, 3))
         ax.plot([0, 1], [0, 1], color="#999999", lw=0.8)
         for colour, (name, table) in zip(OKABE_ITO, tables.items()):
             known = table.dropna()
-            ax.plot(known["confidence"], known["accuracy"], color=colour, marker="o", ms=4, lw=1.2, label=name)
+            ax.plot(known["confidence"], known["accuracy"], color=colour, lw=1.2, label=name)
+            ax.scatter(known["confidence"], known["accuracy"], 4 + 120 * known["cells"] / known["cells"].sum(), color=colour, zorder=2)
         ax.set(xlabel="confidence: share of the votes", ylabel="share of labels that are right", xlim=(0, 1.02), ylim=(0, 1.02))
+        ax.text(1, 0.02, "area of a point: share of the cells", ha="right", fontsize=6, color="#666666")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # above the panel
     plt.close(figure)
     return figure
