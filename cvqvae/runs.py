@@ -138,8 +138,7 @@ def run_folder(
     except BaseException as error:
         error.folder = _failed(partial, lock, out, error)
         raise
-    _unlock(partial, lock)
-    _name(partial, out)
+    _name(partial, lock, out)
 
 
 def _begun(out: Path) -> tuple[Path, FileLock]:
@@ -151,10 +150,18 @@ def _begun(out: Path) -> tuple[Path, FileLock]:
     lock.acquire()
     return (partial if early == _MARK else partial.replace(out.with_name(f".{out.name}{_MARK}{partial.name[-8:]}"))), lock
 
-
-def _unlock(partial: Path, lock: FileLock) -> None:
-    (partial / _LOCK).unlink(missing_ok=True)
+# %% ../nbs/09_runs.ipynb #201f11f3
+def _unlock(folder: Path, lock: FileLock) -> None:
+    (folder / _LOCK).unlink(missing_ok=True)
     lock.release()
+
+
+def _renamed(partial: Path, lock: FileLock, target: Path) -> Path:
+    "Unlocked when it has its name: what is killed in between is whole, and not a hidden folder that nothing points to."
+    if os.name != "posix":  # Windows renames no folder with an open file
+        _unlock(partial, lock)
+    _unlock(named := partial.replace(target), lock)
+    return named
 
 
 def _failed(partial: Path, lock: FileLock, out: Path, error: BaseException) -> Path:
@@ -162,17 +169,16 @@ def _failed(partial: Path, lock: FileLock, out: Path, error: BaseException) -> P
         (partial / "error.txt").write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
     except OSError:
         pass  # a full disk must not hide what went wrong
-    _unlock(partial, lock)
-    return partial.replace(_unused(out.with_name(f"{out.name}-failed")))
+    return _renamed(partial, lock, _unused(out.with_name(f"{out.name}-failed")))
 
 
-def _name(partial: Path, out: Path) -> None:
+def _name(partial: Path, lock: FileLock, out: Path) -> None:
     try:
         if out.is_dir():
             out.rmdir()  # empty when the run began
-        partial.replace(out)
+        _renamed(partial, lock, out)
     except OSError as error:
-        kept = partial.replace(_unused(out))
+        kept = _renamed(partial, lock, _unused(out))
         raise DataError(f"{out} was taken while the run worked ({error}): its results lie in {kept}.") from error
 
 

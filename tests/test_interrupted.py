@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from faults import EPOCHS
@@ -92,6 +93,18 @@ def test_a_name_that_was_taken_meanwhile_costs_nothing(tmp_path):
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "of another").touch()
     assert (tmp_path / "run-2" / "result").exists() and (tmp_path / "run" / "of another").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows renames no folder with an open file")
+def test_a_run_that_is_killed_at_its_very_end_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_unlock", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt), runs.run_folder(tmp_path / "run") as partial:
+        (partial / "result").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"] and (tmp_path / "run" / "result").exists()
+    monkeypatch.undo()
+    with runs.run_folder(tmp_path / "next"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["next", "run"]
 
 
 def test_a_full_disk_does_not_hide_the_error_of_a_run(tmp_path, monkeypatch):
