@@ -167,8 +167,7 @@ class PlainDefault(torch.nn.Module):
         self.o1, self.o2 = model.batch_offset_0.clone(), model.batch_offset_1.clone()
         self.w1, self.w2 = model.modality_weight_0.clone(), model.modality_weight_1.clone()
 
-    def encoded(self, encoder, x):
-        h = encoder(x)
+    def coded(self, h):
         z = h / h.norm(dim=1, keepdim=True).clamp(min=1e-3) ** 0.5
         e, _, commitment = self.q(z)
         return z, torch.where(torch.rand(len(z), 1) < 0.25, e, z), commitment
@@ -181,9 +180,8 @@ class PlainDefault(torch.nn.Module):
     def loss(self, x1, x2, b):
         v1, v2 = x1.var(0, correction=0).mean(), x2.var(0, correction=0).mean()
         x1_in, x2_in = (x1 - b @ self.o1) * v1**-0.5, (x2 - b @ self.o2) * v2**-0.5
-        z1, e1, commitment1 = self.encoded(self.e1, x1_in)
-        z2, e2, commitment2 = self.encoded(self.e2, x2_in)
-        z12, e12, commitment12 = self.encoded(self.e12, torch.cat([x1_in, x2_in], 1))
+        h1, h2, h12 = self.e1(x1_in), self.e2(x2_in), self.e12(torch.cat([x1_in, x2_in], 1))  # dropout draws before the bottlenecks do
+        (z1, e1, commitment1), (z2, e2, commitment2), (z12, e12, commitment12) = map(self.coded, (h1, h2, h12))
         x2_from_1, x1_from_2 = self.d2(torch.cat([e1, b], 1)), self.d1(torch.cat([e2, b], 1))
         x1_from_1, x2_from_2 = self.d1(torch.cat([e1, b], 1)), self.d2(torch.cat([e2, b], 1))
         x1_from_12, x2_from_12 = self.d1(torch.cat([e12, b], 1)), self.d2(torch.cat([e12, b], 1))
