@@ -1,15 +1,37 @@
 """How the website shows a symbol: its name, its docstring, and a table of its docments. Named as `renderer` by .ci/site.py."""
 
+import inspect
+import re
+from types import GenericAlias
+
 from fastcore.docments import DocmentTbl
 from fastcore.foundation import L
 from nbdev.showdoc import BasicMarkdownRenderer
 
 
+def shown(value) -> str:
+    "A type as it is written (`Tensor | None`, `list[Tensor]`, not their module's names), any other value as its text."
+    if value is inspect.Parameter.empty:
+        return ""
+    if inspect.isclass(value) and not isinstance(value, GenericAlias):
+        return value.__name__
+    return value if isinstance(value, str) else re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(value))
+
+
 class Table(DocmentTbl):
-    "The table of docments, with bars and stars inside a cell escaped."
+    "The table of docments, with bars and stars inside a cell escaped: a bar would begin the next cell."
+
+    def _cells(self, props) -> list[str]:
+        values = [shown(props[c]) if c == "anno" else props[c] for c in self._columns]
+        return L(values).map(lambda value: value.replace("|", r"\|").replace("*", r"\*") if isinstance(value, str) else value)
 
     def _row(self, nm, props):
-        return L(super()._row(nm, props)).map(lambda value: value.replace("|", r"\|").replace("*", r"\*") if isinstance(value, str) else value)
+        return [nm, *self._cells(props)]
+
+    @property
+    def return_str(self):
+        cells = [f"**{cell}**" if isinstance(cell, str) and cell else "" for cell in self._cells(self.dm["return"])]
+        return "| " + " | ".join(["**Returns**", *cells]) + " |"
 
 
 class Reference(BasicMarkdownRenderer):

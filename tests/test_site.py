@@ -1,5 +1,6 @@
 """What the website and the measures are checked by is itself checked."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".ci"))
 from links import broken_links, definitions, linked  # noqa: E402
 from offline import make_offline, with_mathml  # noqa: E402
+from reference import Table  # noqa: E402
 
 PAGE = '<h3 id="{0}">{0}</h3><p>{1}</p>'
 
@@ -41,6 +43,20 @@ def test_a_name_that_two_chapters_define_is_left_alone(site):
     (site / "b.html").write_text(PAGE.format("half", ""))
     known = definitions(site, symbols, {"a": "a.html", "b": "b.html"})
     assert "half" not in known and known["cvqvae.b.half"] == "b.html#half"
+
+
+def half(
+    cells: list[Path] | None = None,  # a * b
+    weight: float = 0.5,  # of each
+) -> dict[str, Path] | None:  # one | none
+    "An example."
+
+
+def test_a_type_with_a_bar_stays_in_its_cell():
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in str(Table(half)).splitlines()]
+    assert {len(row) for row in rows} == {4}
+    assert [cell.strip() for cell in rows[2]] == ["cells", r"list[Path] \| None", "None", r"a \* b"]
+    assert [cell.strip() for cell in rows[4]] == ["**Returns**", r"**dict[str, Path] \| None**", "", r"**one \| none**"]
 
 
 def test_formulas_are_drawn_without_a_script():
