@@ -18,6 +18,13 @@ def shown(value) -> str:
     return value if isinstance(value, str) else re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(value))
 
 
+def starred(symbol, name) -> str:
+    "The comment behind `*name` or `**name`, which the table of docments does not know."
+    source = inspect.getsource(symbol.__init__ if inspect.isclass(symbol) else symbol)
+    found = re.search(rf"^\s*\*\*?{name}\b[^#\n]*#\s*(.+)$", source, re.MULTILINE)
+    return found[1] if found else ""
+
+
 class Table(DocmentTbl):
     "The table of docments, with bars and stars inside a cell escaped: a bar would begin the next cell."
 
@@ -26,11 +33,16 @@ class Table(DocmentTbl):
         return L(values).map(lambda value: value.replace("|", r"\|").replace("*", r"\*") if isinstance(value, str) else value)
 
     def _row(self, nm, props):
+        if not isinstance(props["docment"], str):
+            props["docment"] = starred(self.obj, nm)
         return [nm, *self._cells(props)]
 
     @property
     def return_str(self):
-        cells = [f"**{cell}**" if isinstance(cell, str) and cell else "" for cell in self._cells(self.dm["return"])]
+        props = dict(self.dm["return"])
+        if props["docment"] in {starred(self.obj, name) for name in self.params}:  # docments takes that for what is returned
+            props["docment"] = ""
+        cells = [f"**{cell}**" if isinstance(cell, str) and cell else "" for cell in self._cells(props)]
         return "| " + " | ".join(["**Returns**", *cells]) + " |"
 
 

@@ -48,6 +48,7 @@ def test_a_name_that_two_chapters_define_is_left_alone(site):
 def half(
     cells: list[Path] | None = None,  # a * b
     weight: float = 0.5,  # of each
+    **options,  # of whatever comes
 ) -> dict[str, Path] | None:  # one | none
     "An example."
 
@@ -56,7 +57,8 @@ def test_a_type_with_a_bar_stays_in_its_cell():
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in str(Table(half)).splitlines()]
     assert {len(row) for row in rows} == {4}
     assert [cell.strip() for cell in rows[2]] == ["cells", r"list[Path] \| None", "None", r"a \* b"]
-    assert [cell.strip() for cell in rows[4]] == ["**Returns**", r"**dict[str, Path] \| None**", "", r"**one \| none**"]
+    assert rows[4][0].strip() == "options" and rows[4][3].strip() == "of whatever comes"
+    assert [cell.strip() for cell in rows[5]] == ["**Returns**", r"**dict[str, Path] \| None**", "", r"**one \| none**"]
 
 
 def test_formulas_are_drawn_without_a_script():
