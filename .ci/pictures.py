@@ -14,7 +14,12 @@ import nbformat
 from PIL import Image
 
 
-def with_palette(picture, colours=192):
+def few_colours(image, colours=192):
+    "An RGB image with a palette, without dots between the colours."
+    return image.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+
+
+def with_palette(picture):
     "The PNG file with few colours, as base64 text; unchanged where it has a palette, or would not be smaller."
     image = Image.open(io.BytesIO(base64.b64decode(picture)))
     if image.mode == "P":
@@ -22,8 +27,7 @@ def with_palette(picture, colours=192):
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))
     file = io.BytesIO()
-    few = white.convert("RGB").quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
-    few.save(file, "PNG", optimize=True)
+    few_colours(white.convert("RGB")).save(file, "PNG", optimize=True)
     return min(base64.b64encode(file.getvalue()).decode(), picture, key=len)
 
 

@@ -20,6 +20,9 @@ from PIL import Image
 from cvqvae.baselines import METHODS
 from cvqvae.benchmark import with_shared
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".ci"))
+from pictures import few_colours  # noqa: E402
+
 RESULTS = Path(__file__).with_name("results")
 KEPT = {
     "integrate": ["scores.csv", "figures/umap.png"],
@@ -29,11 +32,11 @@ KEPT = {
 }
 
 
-def keep_picture(source, target, colours=192, most=1100):
+def keep_picture(source, target, most=1100):
     "A picture with few colours and at most 1,100 pixels a side."
     picture = Image.open(source).convert("RGB")
     picture.thumbnail((most, most))
-    picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(target, optimize=True)
+    few_colours(picture).save(target, optimize=True)
 
 
 def shown_command(record):
