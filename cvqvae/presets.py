@@ -125,4 +125,6 @@ def resolve_preset(
     for name, value in values.items():
         check_setting(name, value)
     preprocessing, model, training = ({k: v for k, v in values.items() if k in names} for names in _NAMES.values())
-    return Preset(base.preprocessing | preprocessing, base.model | VARIANTS[variant] | model, base.training | training)
+    whole = Preset(base.preprocessing | preprocessing, base.model | VARIANTS[variant] | model, base.training | training)
+    ModelConfig((1, 1), **whole.model), TrainingConfig(**whole.training)  # what they refuse is refused before any work
+    return whole
