@@ -7,6 +7,9 @@ __all__ = ['set_target_variance', 'alignment', 'latent_variance', 'distillation'
            'loss_terms', 'cross_predictability', 'set_modality_weights']
 
 # %% ../nbs/03_losses.ipynb #b12a9ace
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from .model import JOINT, CrossVQVAE, Output
 from .processes import gathered, own_rows
+from .streams import side_by_side
 
 # %% ../nbs/03_losses.ipynb #ef0008cd
 def set_target_variance(
@@ -86,36 +90,36 @@ def loss_terms(
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
 ) -> dict[str, Tensor]:  # "loss" (their weighted sum) first, then the unweighted scalar terms
     "Equation 2: per source its reconstruction and penalty, the alignment, and their weighted sum."
-    terms, total = _source_terms(model, output, inputs)
+    sources = list(dict.fromkeys(source for source, _ in output.reconstructions))
     shared = _shared_terms(model, output, inputs, batch)
-    for name, value in shared.items():
+    found = side_by_side([*(partial(_source_terms, model, output, inputs, s) for s in sources), *shared.values()], output)
+    terms, total = {}, 0.0
+    for own, weighted in found[: len(sources)]:
+        terms, total = terms | own, total + weighted
+    for name, value in zip(shared, found[len(sources) :]):
+        terms[name] = value
         total = total + getattr(model.config, f"lambda_{name}") * value
-    return {"loss": total, **terms, **shared}
+    return {"loss": total, **terms}
 
 
-def _source_terms(model: CrossVQVAE, output: Output, inputs: list[Tensor | None]) -> tuple[dict[str, Tensor], Tensor]:
-    c, terms, total = model.config, {}, 0.0
-    penalty = "kl" if c.bottleneck == "gaussian" else "commitment"
-    for s in dict.fromkeys(source for source, _ in output.reconstructions):
-        targets = [j for source, j in output.reconstructions if source == s]
-        errors = [F.mse_loss(output.reconstructions[s, j], inputs[j]) / getattr(model, f"target_variance_{j}") for j in targets]
-        name = s if s == JOINT else s + 1
-        weighted = torch.stack([getattr(model, f"modality_weight_{j}") * e for j, e in zip(targets, errors)]).mean()
-        terms[f"reconstruction_{name}"] = torch.stack(errors).mean()
-        terms[f"{penalty}_{name}"] = output.latents[s].penalty
-        total = total + (c.lambda_joint if s == JOINT else c.lambda_modality[s]) * (weighted + output.latents[s].penalty)
-    return terms, total
+def _source_terms(model: CrossVQVAE, output: Output, inputs: list[Tensor | None], s: int | str) -> tuple[dict[str, Tensor], Tensor]:
+    c, name, penalty = model.config, s if s == JOINT else s + 1, output.latents[s].penalty
+    targets = [j for source, j in output.reconstructions if source == s]
+    errors = [F.mse_loss(output.reconstructions[s, j], inputs[j]) / getattr(model, f"target_variance_{j}") for j in targets]
+    weighted = torch.stack([getattr(model, f"modality_weight_{j}") * e for j, e in zip(targets, errors)]).mean()
+    terms = {f"reconstruction_{name}": torch.stack(errors).mean(), f"{'kl' if c.bottleneck == 'gaussian' else 'commitment'}_{name}": penalty}
+    return terms, (c.lambda_joint if s == JOINT else c.lambda_modality[s]) * (weighted + penalty)
 
 
-def _shared_terms(model: CrossVQVAE, output: Output, inputs: list[Tensor | None], batch: Tensor | None) -> dict[str, Tensor]:
+def _shared_terms(model: CrossVQVAE, output: Output, inputs: list[Tensor | None], batch: Tensor | None) -> dict[str, Callable[[], Tensor]]:
     c, terms = model.config, {}
     latents = [latent.z for source, latent in output.latents.items() if source != JOINT]
     if len(latents) > 1:
-        terms["alignment"] = alignment(latents) / (latent_variance(latents) if c.relative_alignment else 1.0)
+        terms["alignment"] = lambda: alignment(latents) / (latent_variance(latents) if c.relative_alignment else 1.0)
     if JOINT in output.latents and c.lambda_distillation:
-        terms["distillation"] = distillation(latents, output.latents[JOINT].z)
+        terms["distillation"] = lambda: distillation(latents, output.latents[JOINT].z)
     if JOINT in output.latents and c.lambda_geometry:
-        terms["geometry"] = geometry(output.latents[JOINT].z, reference_rows(model, inputs, batch))
+        terms["geometry"] = lambda: geometry(output.latents[JOINT].z, reference_rows(model, inputs, batch))
     return terms
 
 # %% ../nbs/03_losses.ipynb #dbd5dd3d

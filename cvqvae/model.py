@@ -6,6 +6,7 @@
 __all__ = ['JOINT', 'Latent', 'QuantizedBottleneck', 'GaussianBottleneck', 'routes_of', 'Output', 'CrossVQVAE']
 
 # %% ../nbs/03_model.ipynb #c3186a58
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from .configuration import ModelConfig
 from .networks import FullyConnected
 from .processes import noise_like
 from .quantizer import VectorQuantizer
+from .streams import side_by_side
 
 # %% ../nbs/03_model.ipynb #bfcfca13
 class Latent(NamedTuple):
@@ -79,6 +81,11 @@ class Output(NamedTuple):
     latents: dict[int | str, Latent]  # per source: modality position, and "joint" where it is trained
     reconstructions: dict[tuple[int | str, int], Tensor]  # (source, target) -> float [n, n_inputs[target]]
 
+    def detached(self) -> "Output":
+        "The same values without the graph that they were computed in, which can then be given back."
+        latents = {s: Latent(*(x if x is None else x.detach() for x in latent)) for s, latent in self.latents.items()}
+        return Output(latents, {route: x.detach() for route, x in self.reconstructions.items()})
+
 # %% ../nbs/03_model.ipynb #941ae0af
 class CrossVQVAE(nn.Module):
     "Encoders and decoders of all modalities, connected by routes through one bottleneck per source (paper, Figure 3)."
@@ -131,8 +138,7 @@ class CrossVQVAE(nn.Module):
     ) -> Output:
         "Encode every modality, pass the bottlenecks, decode along the routes between what was measured."
         latents = self.encode_all(inputs, batch)
-        measured = [(s, j) for s, j in self.routes if s in latents and inputs[j] is not None]
-        return Output(latents, {(s, j): self.decode(latents[s].e, j, batch) for s, j in measured})
+        return Output(latents, self.decode_all(latents, inputs, batch))
 
 # %% ../nbs/03_model.ipynb #69132606
 @patch
@@ -196,6 +202,12 @@ def encode(
 
 # %% ../nbs/03_model.ipynb #8f5dca53
 @patch
+def _joint_encoder_output(self: CrossVQVAE, inputs: list[Tensor], batch: Tensor | None) -> Tensor:
+    units = [self._read(x, i, batch) for i, x in enumerate(inputs)]
+    return self._scaled(self.fusion(self._with_batch(torch.cat(units, 1), batch)))
+
+
+@patch
 def fuse(
     self: CrossVQVAE,
     outputs: list[Tensor],  # encoder outputs of all modalities, each float [n, d]
@@ -204,8 +216,7 @@ def fuse(
 ) -> Tensor:  # float [n, d]
     "Joint latent before the bottleneck: the mean, a linear map of all outputs, or an encoder of all components."
     if self.config.fusion == "encoder":
-        units = [self._read(x, i, batch) for i, x in enumerate(inputs)]
-        return self._scaled(self.fusion(self._with_batch(torch.cat(units, 1), batch)))
+        return self._joint_encoder_output(inputs, batch)
     return self.fusion(torch.cat(outputs, 1)) if self.config.fusion == "linear" else torch.stack(outputs).mean(0)
 
 
@@ -216,12 +227,24 @@ def encode_all(
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
 ) -> dict[int | str, Latent]:  # per measured modality's position, and "joint" where all were measured
     "Latents of all modalities and the joint one; what is not a source of any route has z alone while training."
-    outputs = {i: self._encoder_output(x, i, batch) for i, x in enumerate(inputs) if x is not None}
-    if len(outputs) == len(inputs):
+    encodings = {i: partial(self._encoder_output, x, i, batch) for i, x in enumerate(inputs) if x is not None}
+    complete = len(encodings) == len(inputs)
+    if complete and self.config.fusion == "encoder":
+        encodings[JOINT] = partial(self._joint_encoder_output, inputs, batch)
+    outputs = dict(zip(encodings, side_by_side(encodings.values())))
+    if complete and JOINT not in outputs:
         outputs[JOINT] = self.fuse(list(outputs.values()), inputs, batch)
-    return {source: self._latent(source, h) for source, h in outputs.items()}
+    return self._all_latents(outputs)
 
 # %% ../nbs/03_model.ipynb #2ac99a5a
+@patch
+def _all_latents(self: CrossVQVAE, outputs: dict[int | str, Tensor]) -> dict[int | str, Latent]:
+    latents = [partial(self._latent, source, h) for source, h in outputs.items()]
+    if self.config.shared_codebook:  # each source finds it as the source before has left it
+        return dict(zip(outputs, [latent() for latent in latents]))
+    return dict(zip(outputs, side_by_side(latents, outputs)))
+
+
 @patch
 def _latent(self: CrossVQVAE, source: int | str, h: Tensor) -> Latent:
     if source in self.sources or (source != JOINT and not self.training):
@@ -271,3 +294,16 @@ def decode(
     "Components of a modality, predicted from a latent of any source."
     decoded = self.decoders[modality](e if batch is None else torch.cat([e, batch], 1))
     return self._unit(decoded, modality, 0.5)
+
+
+@patch
+def decode_all(
+    self: CrossVQVAE,
+    latents: dict[int | str, Latent],  # per source, of `encode_all`
+    inputs: list[Tensor | None],  # components per modality; None: not measured in these cells
+    batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
+) -> dict[tuple[int | str, int], Tensor]:  # (source, target) -> float [n, n_inputs[target]]
+    "Predictions along the routes between what was measured."
+    measured = [(s, j) for s, j in self.routes if s in latents and inputs[j] is not None]
+    predictions = side_by_side([partial(self.decode, latents[s].e, j, batch) for s, j in measured], latents)
+    return dict(zip(measured, predictions))

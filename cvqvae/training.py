@@ -244,7 +244,7 @@ def _update(self: Trainer, batch: CellData, others: Sequence[CellData]) -> tuple
     if self.recorded:  # PyTorch asks whether it may be recorded, and warns where it need not be
         self.optimizer.param_groups[0]["capturable"] = torch.cuda.is_current_stream_capturing()
     self.optimizer.step()
-    return {name: value.detach() for name, value in terms.items()}, self.output
+    return {name: value.detach() for name, value in terms.items()}, self.output.detached()
 
 # %% ../nbs/04_training.ipynb #01d57bc2
 @patch
@@ -258,8 +258,8 @@ def part_terms(self: Trainer, batch: CellData) -> dict[str, Tensor]:
 @patch
 def compute_terms(self: Trainer, batch: CellData) -> dict[str, Tensor]:
     "Loss terms of a batch, in the configured precision; keeps the model's output for callbacks."
-    enabled = self.config.precision == "bfloat16"
-    with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+    enabled, cached = self.config.precision == "bfloat16", not self.recorded  # what one lane has rounded, another must not read
+    with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=cached):
         forward = self.forward if self.model.training else forward_terms
         self.output, terms = forward(self.model, batch.inputs, batch.batch)
     return terms

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+import cvqvae.losses
+import cvqvae.model
 from cvqvae.batches import CellData
 from cvqvae.callbacks import Callback
 from cvqvae.checkpoints import Checkpoint, ResumeFrom
 from cvqvae.configuration import ModelConfig
 from cvqvae.integration import CVQVAE
 from cvqvae.model import CrossVQVAE
+from cvqvae.networks import Linear
 from cvqvae.presets import PRESETS
 from cvqvae.simulation import simulate
 from cvqvae.training import Trainer, TrainingConfig
@@ -59,6 +62,21 @@ def test_a_recorded_step_computes_what_the_written_one_does(preset):
     assert [name for name in a if not torch.allclose(a[name], b[name], rtol=1e-4, atol=1e-5)] == []
     gradients = [[p.grad for p in t.model.parameters() if p.grad is not None] for t in (recorded, written)]
     assert all(torch.allclose(x, y, rtol=1e-2, atol=1e-5) for x, y in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("preset", ["paper", "default"])
+def test_what_runs_side_by_side_computes_what_runs_in_order(preset, monkeypatch):
+    apart = trained(preset=preset).model.state_dict()
+    for module in (cvqvae.model, cvqvae.losses):
+        monkeypatch.setattr(module, "side_by_side", lambda calls, reads=(): [call() for call in calls])
+    ordered = trained(preset=preset).model.state_dict()
+    assert [name for name in ordered if not torch.equal(apart[name], ordered[name])] == []
+
+
+def test_wide_rows_are_filled_up_to_the_same_product():
+    layer, rows = Linear(2513, 64).cuda(), torch.randn(128, 2513, device="cuda")
+    plain = torch.nn.functional.linear(rows, layer.weight, layer.bias)
+    assert torch.allclose(layer(rows), plain, rtol=1e-4, atol=1e-4)
 
 
 def test_cells_that_lack_a_modality_are_recorded_too():
@@ -119,6 +137,17 @@ def test_no_step_waits_for_the_gpu():
         trained(preset="default", callbacks=(Watch(),), epochs=3, batch_size=64)
     waits = [f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
     assert len(waits) < 15, waits  # 16 steps an epoch; its mean losses are read back at its end
+
+
+@pytest.mark.parametrize("preset", ["paper", "default"])
+def test_no_step_keeps_the_graph_of_another(preset):
+    torch.set_warn_always(True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = trained(preset=preset)
+    torch.set_warn_always(False)
+    assert [str(w.message) for w in caught if "AccumulateGrad" in str(w.message)] == []
+    assert not any(x.requires_grad for x in trainer.output.reconstructions.values())
 
 
 def test_a_model_from_a_gpu_serves_on_the_cpu(tmp_path):

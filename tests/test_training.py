@@ -51,6 +51,12 @@ def trained(config=None, callbacks=(), **changes):
     return Trainer(model, toy(), config or TrainingConfig(epochs=3, batch_size=64), callbacks, "cpu").fit()
 
 
+def test_what_a_step_leaves_to_callbacks_holds_no_graph():
+    output = trained().output
+    values = [*output.reconstructions.values(), *(x for latent in output.latents.values() for x in latent if x is not None)]
+    assert len(values) > 4 and not any(x.requires_grad for x in values)
+
+
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     from safetensors.torch import load_file
 

@@ -6,15 +6,21 @@ Rows are added to a CSV file that names the device.
 """
 
 import argparse
+import gc
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
+import cvqvae.losses
+import cvqvae.model
 import pandas as pd
 import torch
 from cvqvae.batches import CellData, chosen_threads
 from cvqvae.configuration import ModelConfig
 from cvqvae.losses import loss_terms, set_target_variance
 from cvqvae.model import CrossVQVAE
+from cvqvae.networks import Linear
 from cvqvae.presets import PRESETS
 from cvqvae.training import Trainer, TrainingConfig
 from machine import this_machine
@@ -29,7 +35,20 @@ WAYS = {
     "bfloat16, recorded": {"precision": "bfloat16"},
     "tf32, recorded, compiled": {"precision": "tf32", "compile": True},
     "bfloat16, recorded, compiled": {"precision": "bfloat16", "compile": True},
+    "tf32, nothing side by side": {"precision": "tf32"},
+    "tf32, rows not filled up": {"precision": "tf32"},
 }
+
+
+def without(way):
+    "A context in which a recorded step lacks what its name says."
+    stack = ExitStack()
+    if way.endswith("nothing side by side"):
+        for module in (cvqvae.model, cvqvae.losses):
+            stack.enter_context(patch.object(module, "side_by_side", lambda calls, reads=(): [call() for call in calls]))
+    if way.endswith("rows not filled up"):
+        stack.enter_context(patch.object(Linear, "filled_up", torch.nn.Linear.forward))
+    return stack
 
 
 def plain_epochs(model, cells, training, device, workers):
@@ -53,13 +72,15 @@ def plain_epochs(model, cells, training, device, workers):
 
 def measured(way, config, training, cells, device, workers, short):
     "A row of the table: seconds of all epochs, of the first (which records and compiles) and of the others; the loss after `short` and all epochs."
+    gc.collect()  # what the way before has recorded
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started, model = time.perf_counter(), CrossVQVAE(config)
     if way == PLAIN:
         seconds, losses = zip(*plain_epochs(model, cells, training, device, workers))
     else:
-        history = Trainer(model, cells, training, device=device).fit().history_frame()
+        with without(way):
+            history = Trainer(model, cells, training, device=device).fit().history_frame()
         seconds, losses = history["seconds"].tolist(), history["train_loss"].tolist()
     row = {"way": way, "epochs": training.epochs, "seconds": time.perf_counter() - started, "first epoch": seconds[0]}
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else float("nan")
@@ -83,7 +104,7 @@ def main():
     parser.add_argument("--components", type=int, default=2500)
     parser.add_argument("--batches", type=int, default=13)
     parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--short", type=int, default=10, help="epochs of the ways that are not recorded")
+    parser.add_argument("--short", type=int, default=10, help="epochs of the ways that do without something")
     parser.add_argument("--workers", type=int, default=0, help="processes of the DataLoader")
     parser.add_argument("--ways", default=";".join([PLAIN, *WAYS]), help="separated by semicolons")
     parser.add_argument("--out", default="gpu.csv", help="file that the rows are added to; empty: none")
