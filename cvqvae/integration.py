@@ -45,7 +45,7 @@ class CVQVAE:
         preset: str | Preset = "default",  # "default", "paper", or one's own
         batch_key: str | None = None,  # column of `obs` with batches: the networks are told them, and `default` takes away what a batch adds
         kinds: Mapping[str, str] | None = None,  # modality name -> "rna", "atac", "protein", where not declared
-        seed: int = 0,  # of preprocessing, initial weights and training
+        seed: int | None = None,  # of preprocessing, initial weights and training; None: those of one's own preset, or 0
         device: str | None = None,  # None: cuda, mps or cpu, whichever is there
         variant: str = "cvqvae",  # of Appendix C: "cvqvae", "cvae", "cvqvae-avg", "cvqvae-lin"
         unpaired: str = "drop",  # cells that lack a modality: "drop", or "keep" to train on a mosaic
@@ -57,12 +57,12 @@ class CVQVAE:
         (float32 [n, k]), and `uns["cvqvae_preprocessing"]`.
         Raises `DataError` for unusable input and `TypeError` for an unknown setting.
         """
-        self.settings = resolve_preset(preset, variant, seed=seed, **overrides)
+        self.settings = resolve_preset(preset, variant, **({} if seed is None else {"seed": seed}), **overrides)
         self.preset_name = preset if isinstance(preset, str) else "custom"
         self.mdata, self.device = as_mudata(data, kinds, unpaired=unpaired), choose_device(device)
         kinds = {name: modality_kind(a, name) for name, a in self.mdata.mod.items()}
         batches = [] if batch_key is None else batch_categories(self.mdata, batch_key)
-        transforms = preprocess(self.mdata, batch_key=batch_key, seed=self.settings.training["seed"], **self.settings.preprocessing)
+        transforms = preprocess(self.mdata, batch_key=batch_key, seed=self.settings.training.get("seed", 0), **self.settings.preprocessing)
         widths = tuple(components_of(self.mdata[name]).shape[1] for name in kinds)
         self._build(CellReader(kinds, widths, transforms, batch_key, batches))
         self.history = pd.DataFrame()
@@ -186,6 +186,8 @@ def embed(
     Cells of one modality alone may come as AnnData. A batch that training has not seen is lined up with the training cells first.
     """
     mdata = self._checked(data)
+    if views := [name for name, a in mdata.mod.items() if a.is_view and a.isbacked]:
+        raise DataError(f"{', '.join(views)}: a view of cells that are on disk cannot be written into: embed the whole file, or view.to_memory()")
     latents = self.latents(mdata)
     for name in latents.keys() - {JOINT}:
         write_latent(mdata[name], latents[name])

@@ -118,6 +118,8 @@ def _one(name: str, value, about: dict, source: str):
         raise DataError(f"{source}: {name} must be at most {about['most']}, got {reprlib.repr(value)}.")
     if about["metavar"] == "NUMBERS":
         numbers_of(value, f"{source}: {name}")
+    if about["metavar"] == "NAMES" and not names_of(value):
+        raise DataError(f"{source}: {name} must be names with commas between, got {value!r}.")
     return value
 
 

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from mudata import MuData
 
 from .checks import DataError
+from .devices import devices_for
 from .files import check_file, probe_file, remove_parts, write_atomically
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
@@ -270,6 +271,7 @@ def run_analysis(
 # %% ../nbs/09_runs.ipynb #69d72c03
 def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
     _known_methods(parameters)
+    devices_for(parameters.processes or 1)  # refuses more processes than there are devices
     for path in () if "dataset" in source_of(parameters) else source_of(parameters).values():
         checked_path = check_file(path, bool(parameters.backed))
         probe_file(checked_path) if checked_path.is_file() else None

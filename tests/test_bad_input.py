@@ -181,6 +181,17 @@ def test_embedding_changes_only_the_slots_that_it_names():
     pd.testing.assert_frame_equal(mdata.obs[before.obs.columns], before.obs)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_view_of_a_file_is_refused_before_it_is_embedded(tmp_path):
+    mdata = cells()
+    model = CVQVAE(mdata, **SMALL).fit(progress=False)
+    mdata["rna"].write_h5ad(tmp_path / "rna.h5ad")
+    there = ad.read_h5ad(tmp_path / "rna.h5ad", backed="r")
+    with pytest.raises(DataError, match="to_memory"):
+        model.embed(there[:20])
+    np.testing.assert_allclose(model.embed(there[:20].to_memory()).obsm["X_cvqvae"], model.embed(mdata["rna"][:20].copy()).obsm["X_cvqvae"], atol=1e-5)
+
+
 @pytest.mark.parametrize("names, message", [(["2-Sep", "1-Mar"], "are dates"), (["0", "1", "2"], "names were lost")])
 def test_names_that_were_lost_are_a_warning(names, message):
     mdata = cells()

@@ -132,6 +132,13 @@ def test_presets_are_valid_configurations():
         assert resolve_preset(name).training.keys() <= set(resolve_preset(name, epochs=1).training) | {"epochs"}
 
 
+def test_the_seeds_of_a_preset_of_ones_own_stand_unless_another_is_given():
+    own = Preset({"n_components": 5}, {"hidden": (8,), "seed": 5}, {"seed": 7})
+    mdata = simulate(n_cells=60, n_genes=200, n_peaks=300)
+    seeds = [(model.config.seed, model.training.seed) for model in (CVQVAE(mdata, own), CVQVAE(mdata, own, seed=1), CVQVAE(mdata, n_components=5))]
+    assert seeds == [(5, 7), (1, 1), (0, 0)]
+
+
 @needs_data
 @pytest.mark.parametrize("name", ["bmmc-cite-starter", "bmmc-multiome-starter"])
 def test_real_cells_align_better_than_their_components(name):

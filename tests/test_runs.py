@@ -216,6 +216,7 @@ WISHES = [
     (["--methods", "raw,guesswork"], "no guesswork"),
     (["--seeds", "0,x"], "whole numbers"),
     (["--max_seconds", "0"], "at least 1"),
+    (["--methods", ","], "names with commas"),
 ]
 
 
@@ -223,6 +224,13 @@ WISHES = [
 def test_wishes_of_a_comparison_are_checked_first(arguments, message, tmp_path, capsys):
     assert main(["benchmark", *arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_processes_than_devices_are_refused_before_any_cell_is_read(tmp_path, capsys):
+    assert main(["integrate", "--processes", "1000", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert "this machine has" in said.err and "cells" not in said.out
     assert list(tmp_path.iterdir()) == []
 
 
