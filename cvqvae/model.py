@@ -231,7 +231,7 @@ def encode_all(
     complete = len(encodings) == len(inputs)
     if complete and self.config.fusion == "encoder":
         encodings[JOINT] = partial(self._joint_encoder_output, inputs, batch)
-    outputs = dict(zip(encodings, side_by_side(encodings.values())))
+    outputs = dict(zip(encodings, side_by_side(list(encodings.values()))))
     if complete and JOINT not in outputs:
         outputs[JOINT] = self.fuse(list(outputs.values()), inputs, batch)
     return self._all_latents(outputs)
