@@ -130,6 +130,8 @@ class ResumeFrom(Callback):
     def before_fit(self, trainer: Trainer) -> None:
         if not self.path.exists():
             return
+        if self.path.is_dir():
+            raise DataError(f"{self.path} is a folder: name the file that the checkpoint is kept in, such as {self.path / 'run.safetensors'}")
         remedy = f"remove {self.path} to start afresh"
         try:
             with safe_open(self.path, "pt") as file:

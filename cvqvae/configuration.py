@@ -21,6 +21,10 @@ CHOICES = {
     "fusion": (None, "mean", "linear", "encoder"),
     "norm": ("batch", "layer", None),
 }
+_SHARE = (lambda value: 0 <= value <= 1, "a share, from 0 to 1")
+_PROBABILITY = (lambda value: 0 <= value < 1, "a probability, at least 0 and below 1")
+_INSIDE = (lambda value: 0 < value < 1, "between 0 and 1")
+_RANGES = {"consensus": _SHARE, "agreement": _SHARE, "quantized_share": _SHARE, "dropout": _PROBABILITY, "input_dropout": _PROBABILITY, "decay": _INSIDE}
 
 # %% ../nbs/03_configuration.ipynb #9d32aad4
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {choices}")
         if self.routes == "joint" and self.fusion is None:
             raise ValueError("routes='joint' needs a fusion: 'mean', 'linear' or 'encoder'")
-        for name in ("consensus", "agreement"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} is a share, between 0 and 1")
+        for name, (holds, what) in _RANGES.items():
+            if not holds(getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)} must be {what}")
         if len(self.lambda_modality) != len(self.n_inputs):
             raise ValueError(f"{len(self.n_inputs)} modalities, but lambda_modality has {len(self.lambda_modality)} weights")

@@ -284,11 +284,11 @@ def load(
     folder: str | Path,  # written by `save`
     device: str | None = None,  # None: cuda, mps or cpu, whichever is there
 ) -> "CVQVAE":
-    "A trained model without its cells, ready to embed and translate others; raises `DataError` where the folder is no whole model."
-    arrays, meta = load_folder(Path(folder))
+    "A trained model without its cells, ready to embed and translate others; raises `DataError` where the folder is no whole model, `ValueError` for a device that is not there."
+    chosen, (arrays, meta) = choose_device(device), load_folder(Path(folder))
     with readable(Path(folder)):
         model = cls.__new__(cls)
-        model._restore(arrays, meta, choose_device(device))
+        model._restore(arrays, meta, chosen)
     return model
 
 

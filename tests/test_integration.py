@@ -127,6 +127,22 @@ def test_missing_batch_labels_and_unknown_targets_are_refused(fitted):
         CVQVAE(broken, batch_key="batch")
 
 
+def test_loading_says_what_is_wrong_and_no_more(tmp_path):
+    CVQVAE(simulate(n_cells=60, n_genes=200, n_peaks=300), n_components=5, epochs=1, hidden=(8,)).fit(progress=False).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="^device='gpu' cannot be used here"):
+        CVQVAE.load(tmp_path / "model", device="gpu")
+    with pytest.raises(DataError, match="none: no such folder"):
+        CVQVAE.load(tmp_path / "none")
+    with pytest.raises(DataError, match="no model.json in it"):
+        CVQVAE.load(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [dict(dropout=1.0), dict(input_dropout=2.0), dict(quantized_share=1.5), dict(decay=1.0), dict(agreement=1.1)], ids=str)
+def test_what_is_no_share_or_probability_is_refused_before_any_work(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+        resolve_preset("default", **wrong)
+
+
 def test_presets_are_valid_configurations():
     for name in PRESETS:
         assert resolve_preset(name).training.keys() <= set(resolve_preset(name, epochs=1).training) | {"epochs"}

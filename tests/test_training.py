@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from cvqvae.batches import CellData, batches_of, split_rows
 from cvqvae.callbacks import Callback, DivergedError, EarlyStopping
+from cvqvae.checks import DataError
 from cvqvae.checkpoints import Checkpoint, ResumeFrom
 from cvqvae.configuration import ModelConfig
 from cvqvae.model import CrossVQVAE
@@ -49,6 +50,11 @@ def toy(n=200, k=6, seed=0):
 def trained(config=None, callbacks=(), **changes):
     model = CrossVQVAE(ModelConfig((6, 6), **{"hidden": (16,), "n_latent": 4, "n_codes": 16, **changes}))
     return Trainer(model, toy(), config or TrainingConfig(epochs=3, batch_size=64), callbacks, "cpu").fit()
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(DataError, match="is a folder: name the file"):
+        trained(callbacks=(ResumeFrom(tmp_path),))
 
 
 def test_what_a_step_leaves_to_callbacks_holds_no_graph():
