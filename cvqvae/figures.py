@@ -16,7 +16,7 @@ import pandas as pd
 import umap
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from mudata import MuData
 from scanpy.plotting.palettes import default_20, default_28, default_102
@@ -97,9 +97,12 @@ def group_legend(
 ) -> None:
     "Legend on an empty axis, in columns of at most 15 entries."
     handles = [Line2D([], [], marker="o", ls="", ms=5, color=colour, label=_short(name)) for name, colour in colours.items()]
-    columns = -(-len(handles) // 15)
     ax.axis("off")
-    ax.legend(handles=handles, title=title, loc="upper left", ncols=columns, borderaxespad=0, columnspacing=1)
+    ax.legend(handles=handles, title=title, loc="upper left", ncols=_legend_columns(colours), borderaxespad=0, columnspacing=1)
+
+
+def _legend_columns(colours: dict[str, str]) -> int:
+    return -(-len(colours) // 15)
 
 
 def _short(name: str, most: int = 22) -> str:
@@ -118,25 +121,28 @@ def plot_umaps(
     n_rows, n_columns = (blocks * len(groups), across) if wide else (len(embeddings), len(groups))
     colours = {title: group_colours(values) for title, values in groups.items()}
     side = 2.4 if wide else 3.2
-    heights = [side] * n_rows + [0.3 + 0.17 * max(min(len(found), 15) for found in colours.values())]
+    heights = [side * n_rows, 0.3 + 0.17 * max(min(len(found), 15) for found in colours.values())]
     with figure_style():
-        figure, axes = plt.subplots(n_rows + 1, n_columns, figsize=(1.125 * side * n_columns, sum(heights)), height_ratios=heights, squeeze=False)
+        figure = plt.figure(figsize=(1.125 * side * n_columns, sum(heights)))
+        panels, legends = figure.subfigures(2, 1, height_ratios=heights)  # each with a layout of its own: a wide legend moves no panel
+        axes = panels.subplots(n_rows, n_columns, squeeze=False)
         for i, (name, coordinates) in enumerate(embeddings.items()):
             for j, (title, values) in enumerate(groups.items()):
                 ax = axes[i // across * len(groups) + j, i % across] if wide else axes[i, j]
                 scatter_groups(ax, coordinates, values, colours[title])
                 ax.set_title(f"{name}, by {title}")
-        _legends(axes[-1], colours)
+        _legends(legends, colours)
     for ax in axes.flat:
         ax.axis("on" if ax.collections else "off")
     plt.close(figure)
     return figure
 
 
-def _legends(axes: np.ndarray, colours: dict[str, dict[str, str]]) -> None:
-    "One legend per colouring, spread over a row of axes."
-    for j, (title, found) in enumerate(colours.items()):
-        group_legend(axes[j * len(axes) // len(colours)], found, title)
+def _legends(figure: SubFigure, colours: dict[str, dict[str, str]]) -> None:
+    "One legend per colouring, beside each other."
+    widths = [_legend_columns(found) for found in colours.values()]
+    for ax, (title, found) in zip(figure.subplots(1, len(colours), width_ratios=widths, squeeze=False)[0], colours.items()):
+        group_legend(ax, found, title)
 
 # %% ../nbs/07_figures.ipynb #e1599de9
 def stacked_rows(

@@ -1,5 +1,7 @@
 """Figures show what they were given, leave it as it was, and are written whole."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,6 +33,16 @@ def test_every_point_and_every_type_is_drawn(n_types):
     assert len(figure.axes[2].get_legend().get_texts()) == n_types
     assert len(set(palette(n_types))) == n_types
     assert types.equals(before)
+
+
+def test_a_long_legend_moves_no_panel():
+    coordinates = np.random.default_rng(0).normal(size=(300, 2))
+    groups = {"type": pd.Series([f"a long name of type {i % 41}" for i in range(300)]), "batch": pd.Series([f"batch {i % 2}" for i in range(300)])}
+    figure = plot_umaps({name: coordinates for name in "abc"}, groups)
+    figure.savefig(io.BytesIO())
+    row = [ax.get_position().bounds for ax in figure.axes[:3]]
+    assert len({round(width, 3) for _, _, width, _ in row}) == 1
+    assert round(row[1][0] - row[0][0], 3) == round(row[2][0] - row[1][0], 3)
 
 
 def test_umap_is_repeatable():

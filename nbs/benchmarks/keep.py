@@ -2,9 +2,10 @@
 
     python keep.py runs/snare-benchmark runs/snare-biology
     python keep.py --add runs/snare-own
+    python keep.py --add --pictures runs/snare-most
 
 With `--add` the methods of a comparison replace those of the same names, and the other methods of the kept one stay, with a note of
-the command that they came from.
+the command that they came from; so do the pictures, which show methods side by side, unless `--pictures` asks for those of the run.
 Pictures are made small (192 colours). Of the record stays what a reader elsewhere can use:
 the command, versions, time and memory, and the checksum of the cells.
 """
@@ -46,7 +47,7 @@ def shown_command(record):
 
 
 def rows_that_stay(target, run):
-    "Rows of the kept comparison whose methods are not in this run, and the commands that they came from."
+    "Rows of the kept comparison whose methods are not in this run, the commands that they came from, and when the run of the pictures began."
     before, record = pd.read_csv(target / "scores.csv"), json.loads((target / "run.json").read_text())
     stay = before[~before["method"].isin(pd.read_csv(run / "scores.csv")["method"])]
     methods, origins = list(dict.fromkeys(stay["method"])), []
@@ -54,7 +55,7 @@ def rows_that_stay(target, run):
         origins.append(origin | {"methods": [method for method in origin["methods"] if method in methods]})
         methods = [method for method in methods if method not in origin["methods"]]
     origins.append({"methods": methods, "command": record["command"], "started": record["started"]})
-    return stay, [origin for origin in origins if origin["methods"]]
+    return stay, [origin for origin in origins if origin["methods"]], record.get("pictures", record["started"])
 
 
 def in_order(scores):
@@ -63,12 +64,12 @@ def in_order(scores):
     return scores.sort_values("method", kind="stable", key=lambda names: names.map(place))
 
 
-def keep(run, add=False):
+def keep(run, add=False, pictures=True):
     "Replace the kept results of the same analysis and cells by those of this run, or those of its methods."
     record = json.loads((run / "run.json").read_text())
     analysis = record["analysis"]
     target = RESULTS / analysis / record["given"].get("dataset", "demo")
-    stay, earlier = rows_that_stay(target, run) if add else (None, [])
+    stay, earlier, pictured = rows_that_stay(target, run) if add else (None, [], "")
     if not add:
         shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True, exist_ok=True)
@@ -76,18 +77,20 @@ def keep(run, add=False):
         for path in sorted(run.glob(pattern)):
             if path.suffix != ".png":
                 shutil.copy(path, target / path.name)
-            elif not add:  # pictures show all methods side by side
+            elif pictures:
                 keep_picture(path, target / path.name)
     if add:
         together = pd.concat([pd.read_csv(run / "scores.csv"), stay], ignore_index=True)
         in_order(with_shared(together[together["metric"] != "score_shared"])).to_csv(target / "scores.csv", index=False)
     known = {name: record[name] for name in ("versions", "wall_seconds", "peak_memory_gib", "started", "cells_sha256")}
     known |= {"earlier": earlier} if earlier else {}
+    known |= {} if pictures else {"pictures": pictured}
     (target / "run.json").write_text(json.dumps({"command": shown_command(record), **known}, indent=1) + "\n")
     print(target)
 
 
 if __name__ == "__main__":
-    names = [name for name in sys.argv[1:] if name != "--add"]
-    for name in names:
-        keep(Path(name), add="--add" in sys.argv)
+    add = "--add" in sys.argv
+    for name in sys.argv[1:]:
+        if not name.startswith("--"):
+            keep(Path(name), add, pictures=not add or "--pictures" in sys.argv)
