@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from .biology import space_graph
 from .cells import DataError
-from .figures import MISSING, figure_style, group_colours, group_legend
+from .figures import MISSING, MISSING_COLOUR, figure_style, group_colours, group_legend
 from .integration import CVQVAE
 from .metacells import code_source
 from .partitions import checked_groups, label_shares
@@ -127,22 +127,24 @@ def plot_group_graph(
     edges: pd.DataFrame,  # of `group_graph`
     labels: pd.Series | None = None,  # label of each group, for the colour
     names: pd.Series | None = None,  # name of each group; of the largest, as many as there is room for
+    colours: dict[str, str] | None = None,  # label -> colour, as in another picture; None: chosen here
 ) -> Figure:
     "Groups as dots at the median of their cells, as large as they have cells, connected where their cells are."
     groups = checked_groups(groups)
     centres, sizes = pd.DataFrame(coordinates, index=groups.index).groupby(groups).median(), groups.value_counts().sort_index()
-    colours = None if labels is None else group_colours(labels)
+    own = {} if labels is None else group_colours(labels)
+    own |= {label: (colours or own).get(label, MISSING_COLOUR) for label in own}
     with figure_style():
         figure, (ax, legend) = plt.subplots(1, 2, figsize=(8, 4.6), width_ratios=[4, 1])
         ax.scatter(*coordinates.T, s=2, c="#dddddd", linewidths=0, rasterized=True)
         for edge in edges.itertuples():
             ax.plot(*centres.loc[[edge.source, edge.target]].to_numpy().T, color="#cccccc", lw=1.5 * edge.connectivity**2, zorder=1)
-        dots = "#0072B2" if labels is None else labels.reindex(centres.index).astype(str).map(colours).to_numpy()
+        dots = "#0072B2" if labels is None else labels.reindex(centres.index).astype(str).map(own).to_numpy()
         ax.scatter(*centres.to_numpy().T, s=300 * sizes / sizes.max(), c=dots, edgecolors="white", linewidths=0.6, zorder=2)
         ax.axis("off")
         legend.axis("off")
         if labels is not None:
-            group_legend(legend, colours, "commonest type")
+            group_legend(legend, own, "commonest type")
         if names is not None:
             write_names(ax, centres, names[sizes.sort_values(ascending=False, kind="stable").index])
     plt.close(figure)

@@ -284,7 +284,7 @@ def load(
     folder: str | Path,  # written by `save`
     device: str | None = None,  # None: cuda, mps or cpu, whichever is there
 ) -> "CVQVAE":
-    "A trained model without its cells, ready to embed and translate others; raises `DataError` where the folder is no whole model, `ValueError` for a device that is not there."
+    "A trained model without its cells, ready to embed and translate others; raises `DataError` for no whole model, `ValueError` for no such device."
     chosen, (arrays, meta) = choose_device(device), load_folder(Path(folder))
     with readable(Path(folder)):
         model = cls.__new__(cls)

@@ -6,12 +6,13 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 from mudata import MuData
 
 from cvqvae import CVQVAE
 from cvqvae.cells import DataError
 from cvqvae.code_names import feature_names, specific_features
-from cvqvae.code_usage import effective_groups, group_graph, nearest_codes, usage_table
+from cvqvae.code_usage import effective_groups, group_graph, nearest_codes, plot_group_graph, usage_table
 from cvqvae.datasets import read_any
 from cvqvae.explorer import export_explorer
 from cvqvae.metacells import CodeCells, code_cells, code_groups, merge_codes, metacells, sum_counts, ward_merges
@@ -213,6 +214,15 @@ def test_neighbouring_codes_and_connected_groups(model, meta):
     assert set(near["code"]) == set(model.codes()["joint"])
     edges = group_graph(code_cells(model).z, model.mdata.obs["metacell"])
     assert set(edges["source"]) | set(edges["target"]) <= set(meta.obs_names) and (edges["source"] != edges["target"]).all()
+
+
+def test_a_group_has_the_colour_that_its_label_has_elsewhere(model, meta):
+    z, groups = code_cells(model).z, model.mdata.obs["metacell"]
+    told = {label: f"#0000{i:02x}" for i, label in enumerate(meta.obs["label"].unique(), 1)}
+    figure = plot_group_graph(z[:, :2], groups, group_graph(z, groups), meta.obs["label"], colours=told)
+    drawn = [to_hex(colour) for colour in figure.axes[0].collections[-1].get_facecolors()]
+    assert drawn == meta.obs["label"].reindex(sorted(meta.obs_names)).map(told).tolist()
+    assert len(figure.axes[1].get_legend().get_texts()) == len(told)
 
 
 def test_a_mosaic_has_metacells_and_neighbouring_codes(tmp_path):
