@@ -53,10 +53,15 @@ def column_names(
 def absence_notes(
     scores: pd.DataFrame,  # long table of `evaluate`
     view: str = "stacked",  # "stacked" or "joint"
-) -> list[str]:  # "metric: reason", each once
+) -> list[str]:  # "metric, metric (method): reason", each reason once; without methods where it holds for all
     "Why numbers are missing in a view of the scores."
-    part = scores[(scores["view"] == view) & scores["value"].isna()].drop_duplicates(["metric", "reason"])
-    return [f"{NAMES.get(metric, metric)}: {reason}" for metric, reason in zip(part["metric"], part["reason"])]
+    part = scores[scores["view"] == view]
+    whose = part[part["value"].isna()].groupby(["reason", "metric"], sort=False)["method"].agg(lambda names: ", ".join(dict.fromkeys(names)))
+    everyone, notes = ", ".join(dict.fromkeys(part["method"])), []
+    for (reason, methods), group in whose.reset_index().groupby(["reason", "method"], sort=False):
+        metrics = ", ".join(NAMES.get(metric, metric) for metric in group["metric"])
+        notes.append(f"{metrics}{'' if methods == everyone else f' ({methods})'}: {reason}")
+    return notes
 
 # %% ../nbs/07_score_figures.ipynb #49be341d
 def plot_scores(

@@ -66,9 +66,11 @@ def test_best_is_bold_and_random_never_is():
 def test_why_a_number_is_missing_stands_below_the_table():
     columns = ["method", "view", "metric", "group", "value", "reason"]
     rows = [("raw", "stacked", "trajectory", "biology", np.nan, "no pseudotime"), ("ours", "stacked", "trajectory", "biology", np.nan, "no pseudotime"),
-            ("ours", "joint", "nmi", "biology", np.nan, "no labels")]  # fmt: skip
+            ("ours", "joint", "nmi", "biology", np.nan, "no labels"), ("ours", "joint", "trajectory", "biology", np.nan, "no labels"),
+            ("raw", "joint", "nmi", "biology", 0.5, "")]  # fmt: skip
     notes = absence_notes(pd.DataFrame(rows, columns=columns), "stacked")
     assert notes == ["TC: no pseudotime"]
+    assert absence_notes(pd.DataFrame(rows, columns=columns), "joint") == ["NMI, TC (ours): no labels"]
     assert "no pseudotime" in plot_scores(TABLE, notes=notes).axes[0].get_xlabel()
 
 
