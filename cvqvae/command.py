@@ -102,7 +102,7 @@ def main(
 def _short_warnings():
     "Within it a warning is one line for people, without file and source line."
     with warnings.catch_warnings():
-        for noise in ("pkg_resources is deprecated", "The pynvml package"):
+        for noise in ("pkg_resources is deprecated", "The pynvml package", "var_names are not unique"):  # a protein may be called as its gene
             warnings.filterwarnings("ignore", message=noise)
         warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
         yield

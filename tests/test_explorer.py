@@ -272,6 +272,17 @@ def test_the_command_writes_the_page_of_a_run(fitted, tmp_path, capsys):
     assert "clan: no such column" in capsys.readouterr().err and not (tmp_path / "b.html").exists()
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_protein_called_as_its_gene_is_nothing_to_note(tmp_path, capsys):
+    mdata = simulate(n_cells=120, kind="protein", n_genes=200, n_proteins=20, seed=0)
+    protein = mdata["protein"].copy()
+    protein.var_names = [mdata["rna"].var_names[0], *protein.var_names[1:]]
+    pair = [mdata["rna"].copy(), protein]
+    CVQVAE(pair, n_components=5, hidden=(8,), epochs=1).fit(progress=False).embed(pair).write(tmp_path / "cells.h5mu")
+    assert main(["explore", str(tmp_path / "cells.h5mu"), "--out", str(tmp_path / "page.html")]) == 0
+    assert "unique" not in capsys.readouterr().err
+
+
 def test_the_notebook_answers_as_the_page_does(fitted):
     model, mdata = fitted
     view, content = explore(model, "cell_type"), explorer_content(mdata, "cell_type", most_features=20)
