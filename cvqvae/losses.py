@@ -95,7 +95,8 @@ def loss_terms(
     found = side_by_side([*(partial(_source_terms, model, output, inputs, s) for s in sources), *shared.values()], output)
     terms, total = {}, 0.0
     for own, weighted in found[: len(sources)]:
-        terms, total = terms | own, total + weighted
+        terms.update(own)
+        total = total + weighted
     for name, value in zip(shared, found[len(sources) :]):
         terms[name] = value
         total = total + getattr(model.config, f"lambda_{name}") * value
