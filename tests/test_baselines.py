@@ -18,7 +18,7 @@ from cvqvae.integration import CVQVAE
 from cvqvae.metrics import METRICS
 from cvqvae.preprocessing import preprocess
 from cvqvae.simulation import simulate
-from cvqvae.tables import absences, as_latex, as_markdown, beside_published, benchmark_table, mean_and_spread, published, write_tables
+from cvqvae.tables import absences, as_latex, as_markdown, beside_published, benchmark_table, mean_and_spread, published, reasons, write_tables
 
 QUICK = {"hidden": (32,), "n_codes": 32, "n_latent": 8}
 HEAVY = {"harmony": "harmonypy", "wnn": "muon", "mofa": "mofapy2", "totalvi": "scvi", "multivi": "scvi", "clue": "scglue"}
@@ -275,6 +275,7 @@ def test_every_absence_is_listed_once():
     scores = scores_table()
     scores.loc[scores["metric"] == "nmi", ["value", "reason"]] = [np.nan, "no labels"]
     assert absences(scores)[["method", "metric", "reason"]].values.tolist() == [["ours", "nmi", "no labels"], ["peer", "nmi", "no labels"]]
+    assert reasons(absences(scores)).drop(columns="views").values.tolist() == [["ours, peer", "NMI", "no labels"]]
 
 
 def test_a_collapsed_posterior_is_seen():
