@@ -202,12 +202,6 @@ def encode(
 
 # %% ../nbs/03_model.ipynb #8f5dca53
 @patch
-def _joint_encoder_output(self: CrossVQVAE, inputs: list[Tensor], batch: Tensor | None) -> Tensor:
-    units = [self._read(x, i, batch) for i, x in enumerate(inputs)]
-    return self._scaled(self.fusion(self._with_batch(torch.cat(units, 1), batch)))
-
-
-@patch
 def fuse(
     self: CrossVQVAE,
     outputs: list[Tensor],  # encoder outputs of all modalities, each float [n, d]
@@ -216,7 +210,8 @@ def fuse(
 ) -> Tensor:  # float [n, d]
     "Joint latent before the bottleneck: the mean, a linear map of all outputs, or an encoder of all components."
     if self.config.fusion == "encoder":
-        return self._joint_encoder_output(inputs, batch)
+        units = [self._read(x, i, batch) for i, x in enumerate(inputs)]
+        return self._scaled(self.fusion(self._with_batch(torch.cat(units, 1), batch)))
     return self.fusion(torch.cat(outputs, 1)) if self.config.fusion == "linear" else torch.stack(outputs).mean(0)
 
 
@@ -229,8 +224,8 @@ def encode_all(
     "Latents of all modalities and the joint one; what is not a source of any route has z alone while training."
     encodings = {i: partial(self._encoder_output, x, i, batch) for i, x in enumerate(inputs) if x is not None}
     complete = len(encodings) == len(inputs)
-    if complete and self.config.fusion == "encoder":
-        encodings[JOINT] = partial(self._joint_encoder_output, inputs, batch)
+    if complete and self.config.fusion == "encoder":  # reads the components, not what the others have made of them
+        encodings[JOINT] = partial(self.fuse, [], inputs, batch)
     outputs = dict(zip(encodings, side_by_side(list(encodings.values()))))
     if complete and JOINT not in outputs:
         outputs[JOINT] = self.fuse(list(outputs.values()), inputs, batch)
