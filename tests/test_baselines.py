@@ -18,7 +18,8 @@ from cvqvae.integration import CVQVAE
 from cvqvae.metrics import METRICS
 from cvqvae.preprocessing import preprocess
 from cvqvae.simulation import simulate
-from cvqvae.tables import absences, as_latex, as_markdown, beside_published, benchmark_table, mean_and_spread, published, reasons, write_tables
+from cvqvae.score_figures import reasons
+from cvqvae.tables import absences, as_latex, as_markdown, beside_published, benchmark_table, mean_and_spread, published, write_tables
 
 QUICK = {"hidden": (32,), "n_codes": 32, "n_latent": 8}
 HEAVY = {"harmony": "harmonypy", "wnn": "muon", "mofa": "mofapy2", "totalvi": "scvi", "multivi": "scvi", "clue": "scglue"}
