@@ -89,7 +89,7 @@ def train(
     model: CrossVQVAE,  # trained in place
     data: CellData,  # complete cells
     config: TrainingConfig,  # of the training
-    callbacks: tuple[Callback, ...] = (),  # called in this process alone
+    callbacks: Sequence[Callback] = (),  # called in this process alone
     device: str | torch.device | None = None,  # None: chosen by `choose_device`
     others: Sequence[CellData] = (),  # groups of cells that lack a modality
     processes: int = 1,  # that train together; each batch is divided between them

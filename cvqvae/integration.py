@@ -46,7 +46,7 @@ class CVQVAE:
         batch_key: str | None = None,  # column of `obs` with batches: the networks are told them, and `default` takes away what a batch adds
         kinds: Mapping[str, str] | None = None,  # modality name -> "rna", "atac", "protein", where not declared
         seed: int | None = None,  # of preprocessing, initial weights and training; None: those of one's own preset, or 0
-        device: str | None = None,  # None: cuda, mps or cpu, whichever is there
+        device: str | torch.device | None = None,  # None: cuda, mps or cpu, whichever is there
         variant: str = "cvqvae",  # of Appendix C: "cvqvae", "cvae", "cvqvae-avg", "cvqvae-lin"
         unpaired: str = "drop",  # cells that lack a modality: "drop", or "keep" to train on a mosaic
         **overrides,  # single settings, e.g. `epochs=50`, `n_components=100`, `n_latent=16`
@@ -104,24 +104,24 @@ def transforms(self: CVQVAE) -> dict[str, Components]:
 @patch
 def fit(
     self: CVQVAE,
-    epochs: int | None = None,  # None: the preset's
+    epochs: int | None = None,  # of this training; None: as given to the constructor, or the preset's
     callbacks: Sequence[Callback] = (),  # besides the standard ones
     checkpoint: str | Path | None = None,  # .safetensors file, written every 10 epochs; continued from where it exists
     progress: bool = True,  # a bar in notebook or terminal
     processes: int = 1,  # that train together: one per GPU, or groups of cores
 ) -> "CVQVAE":
-    "Train on the cells given to the constructor; sets `history`. Calling it again starts afresh."
+    "Train on the cells given to the constructor; sets `history`. Calling it again starts afresh; a training that fails changes nothing."
     if self.mdata is None:
         raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
+    training = TrainingConfig(**self.settings.training)
     if epochs is not None:
         check_setting("epochs", epochs)
-        self.training = replace(self.training, epochs=int(epochs))
+        training = replace(training, epochs=int(epochs))
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
-    self.module = CrossVQVAE(self.config)
     complete, *others = self._complete_first()
-    trainer = train(self.module, complete, self.training, (*extra, *callbacks), self.device, others, processes)
-    self.history = trainer.history_frame()
+    trainer = train(CrossVQVAE(self.config), complete, training, (*extra, *callbacks), self.device, others, processes)
+    self.module, self.training, self.history = trainer.model, training, trainer.history_frame()
     if self.config.batch_offsets and self.reader.batch_key:
         set_anchors(self.reader, self.module, complete)
     return self
@@ -273,7 +273,8 @@ def save(
     "Write weights, codebooks, preprocessing, settings and a model card; no pickle, and never half a model."
     arrays, about = self.reader.state()
     arrays |= {f"module.{name}": value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}
-    own = {"format": FORMAT, "preset": self.preset_name, "settings": asdict(self.settings), "history": self.history.to_dict("list")}
+    settings = replace(self.settings, training=self.settings.training | {"epochs": self.training.epochs})
+    own = {"format": FORMAT, "preset": self.preset_name, "settings": asdict(settings), "history": self.history.to_dict("list")}
     save_folder(Path(folder), arrays, own | about, overwrite, {"README.md": model_card(own | about)})
     return Path(folder)
 
@@ -282,7 +283,7 @@ def save(
 def load(
     cls: CVQVAE,
     folder: str | Path,  # written by `save`
-    device: str | None = None,  # None: cuda, mps or cpu, whichever is there
+    device: str | torch.device | None = None,  # None: cuda, mps or cpu, whichever is there
 ) -> "CVQVAE":
     "A trained model without its cells, ready to embed and translate others; raises `DataError` for no whole model, `ValueError` for no such device."
     chosen, (arrays, meta) = choose_device(device), load_folder(Path(folder))

@@ -98,7 +98,7 @@ class CrossVQVAE(nn.Module):
         self.config, self.routes = config, routes_of(config)
         self.sources = list(dict.fromkeys(source for source, _ in self.routes))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed)  # `torch.manual_seed` would seed those of GPUs, too
             self._build(config)
         for i in range(len(config.n_inputs)):
             self.register_buffer(f"target_variance_{i}", torch.ones(()))

@@ -19,7 +19,7 @@ from scipy.sparse.linalg import eigsh
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 from torch import Tensor, nn
 
-from .batches import batches_of, choose_device
+from .batches import batches_of, choose_device, seeded
 from .cells import DataError, counts_of
 from .gene_activity import peak_gene_links
 from .normalisation import log_normalised
@@ -250,8 +250,7 @@ def fit_scdart(
     *inputs, links = linked_counts(task, table, config.n_genes)
     walk = dict(times=config.times, neighbours=config.neighbours, seed=task.seed)
     coordinates = tuple(diffusion_coordinates(components[name][:, : config.n_components], **walk) for name in names)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(task.seed)
+    with seeded(task.seed, device):
         model, clock = ScDART(links, config).to(device), Clock(task.max_seconds)
         history, planned = _train_scdart(model, tuple(inputs), coordinates, task.epochs, task.seed, clock)
         rna, atac = (_latents(model, network, x, device) for network, x in zip((model.projection, model.both), inputs))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
-from .batches import batches_of, choose_device, epoch_generator
+from .batches import batches_of, choose_device, epoch_generator, seeded
 from .cells import DataError
 from .gene_activity import gene_activity, read_annotation
 from .peers import Task, counts_table
@@ -264,8 +264,7 @@ def fit_scjoint(
     config = ScJointConfig(**given)
     seen, epochs = seen_genes(task, table), task.epochs or config.epochs
     seen = (seen[rna], seen[atac])
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(task.seed)
+    with seeded(task.seed, device):
         model, clock = ScJoint(seen[0].shape[1], n_types, config).to(device), Clock(task.max_seconds)
         history = _train_scjoint(model, seen, (codes,), epochs, task.seed, clock)
         if not clock.over():

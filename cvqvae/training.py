@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .batches import PRECISIONS, CellData, batches_of, choose_device, chosen_threads, epoch_generator, products_in, shares_of, split_rows
+from .batches import PRECISIONS, CellData, batches_of, choose_device, chosen_threads, epoch_generator, products_in, seeded, shares_of, split_rows
 from .callbacks import Callback, StopTraining, standard_callbacks
 from .losses import loss_terms
 from .model import JOINT, CrossVQVAE, Output
@@ -87,7 +87,7 @@ class Trainer:
         model: CrossVQVAE,  # trained in place
         data: CellData,  # complete cells; a validation part is split off by the configuration
         config: TrainingConfig = TrainingConfig(),
-        callbacks: tuple[Callback, ...] = (),  # besides the standard ones
+        callbacks: Sequence[Callback] = (),  # besides the standard ones
         device: str | torch.device | None = None,  # None: chosen by `choose_device`
         others: Sequence[CellData] = (),  # groups of cells that lack a modality
     ):
@@ -119,10 +119,8 @@ class Trainer:
 @patch
 def fit(self: Trainer) -> Trainer:
     "Run the remaining epochs; raises `DivergedError` when the loss stops being finite."
-    devices = [self.device] if self.device.type == "cuda" else []
     torch.set_num_threads(chosen_threads())
-    with torch.random.fork_rng(devices=devices), products_in(self.config.precision), own_stream(self.device):
-        torch.manual_seed(self.config.seed)
+    with seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
         self._call("before_fit")
         self._take_over()
         try:
@@ -203,12 +201,14 @@ def has_route(
 @patch
 @torch.no_grad()
 def validate(self: Trainer) -> dict[str, float]:
-    "Loss terms of the held-out cells in eval mode; empty without any."
+    "Loss terms of the held-out cells in eval mode, in batches as large as those of the training; empty without any."
     if self.val_data is None:
         return {}
     self.model.eval()
-    terms = self.compute_terms(self.val_data)
-    return {f"val_{name}": value.item() for name, value in terms.items()}
+    cuts = batches_of(len(self.val_data), self.config.batch_size)
+    found = [self.compute_terms(self.val_data.rows(slice(*cut))) for cut in cuts]
+    values = torch.stack([torch.stack(list(terms.values())) for terms in found])
+    return named_means(found[0], values, [stop - start for start, stop in cuts], "val_")
 
 
 @patch

@@ -12,6 +12,7 @@ import torch
 from local_data import DATA, needs_data
 
 from cvqvae.alignment import foscttm
+from cvqvae.callbacks import Callback
 from cvqvae.cells import DataError
 from cvqvae.configuration import VARIANTS
 from cvqvae.containers import one_hot
@@ -73,6 +74,24 @@ def test_a_saved_model_is_the_same_model(fitted, tmp_path):
     assert all(torch.equal(a[name].z, b[name].z) and torch.equal(a[name].codes, b[name].codes) for name in a if a[name].codes is not None)
     assert loaded.history.equals(model.history)
     assert np.array_equal(loaded.translate(new["rna"], "atac").X, model.translate(new["rna"], "atac").X)
+
+
+def test_epochs_of_a_fit_are_saved_and_do_not_outlast_it(tmp_path):
+    model = CVQVAE(simulate(n_cells=100, n_genes=200, n_peaks=300), epochs=3, **SMALL).fit(epochs=2, progress=False)
+    assert CVQVAE.load(model.save(tmp_path / "model"), device="cpu").parameters() == model.parameters()
+    assert model.parameters()["training"]["epochs"] == 2 and len(model.fit(progress=False).history) == 3
+
+
+def test_a_training_that_fails_leaves_the_model_as_it_was():
+    class Fail(Callback):
+        def after_epoch(self, trainer):
+            raise KeyboardInterrupt
+
+    model = CVQVAE(simulate(n_cells=100, n_genes=200, n_peaks=300), epochs=2, **SMALL).fit(progress=False)
+    before, parameters = model.latents()["joint"].z, model.parameters()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(epochs=5, callbacks=[Fail()], progress=False)
+    assert torch.equal(model.latents()["joint"].z, before) and model.parameters() == parameters
 
 
 def test_repeatable_and_independent_of_the_order_of_modalities_names(fitted):

@@ -98,6 +98,27 @@ def test_training_is_repeatable_and_leaves_the_global_generator_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_generators_of_devices_that_are_not_used_are_left_alone(monkeypatch):
+    seeded = []
+    for name in ("manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, seeded.append)
+    trained(dropout=0.2)
+    assert not seeded
+
+
+def test_held_out_cells_are_looked_at_in_batches_and_counted_alike():
+    sizes = []
+
+    class Look(Callback):
+        def before_fit(self, trainer):
+            trainer.model.register_forward_pre_hook(lambda model, inputs: sizes.append(len(inputs[0][0])) if not model.training else None)
+
+    trainer = trained(TrainingConfig(epochs=1, batch_size=32, validation_fraction=0.35), (Look(),))
+    assert sizes == [32, 32, 6]
+    whole = trainer.compute_terms(trainer.val_data)
+    assert trainer.history[0]["val_reconstruction_2"] == pytest.approx(whole["reconstruction_2"].item(), rel=1e-5)
+
+
 def test_loss_falls_for_every_schedule_and_precision():
     for schedule in ("cosine", "one-cycle", "constant"):
         for precision in ("float32", "bfloat16"):
