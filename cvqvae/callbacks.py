@@ -22,7 +22,7 @@ from .quantizer import VectorQuantizer, perplexity
 
 # %% ../nbs/04_callbacks.ipynb #f0ea1f7f
 class StopTraining(Exception):
-    "Raised by a callback: the loop ends after `after_fit`."
+    "Raised by a callback: the others are called, too, then the loop ends after `after_fit`."
 
 
 class DivergedError(RuntimeError):

@@ -69,7 +69,7 @@ def save_checkpoint(
 
 # %% ../nbs/04_checkpoints.ipynb #e05dc0bc
 class Checkpoint(Callback):
-    "Saves the training state every few epochs and at the end; warns, and trains on, where it cannot be written."
+    "Saves the training state every few epochs and after the last, not where a callback stops; warns, and trains on, where it cannot be written."
 
     order = 30
 
@@ -84,7 +84,7 @@ class Checkpoint(Callback):
         self.identity = checkpoint_identity(trainer)
 
     def after_epoch(self, trainer: Trainer) -> None:
-        if trainer.epoch % self.every and trainer.epoch != trainer.config.epochs:
+        if trainer.stopped or (trainer.epoch % self.every and trainer.epoch != trainer.config.epochs):
             return
         try:
             save_checkpoint(trainer, self.path, self.identity)

@@ -91,15 +91,13 @@ class Trainer:
         device: str | torch.device | None = None,  # None: chosen by `choose_device`
         others: Sequence[CellData] = (),  # groups of cells that lack a modality
     ):
-        if len(data) < 2:
-            raise ValueError(f"{len(data)} cells cannot be trained on: at least 2 are needed")
         self.others = [group.to(choose_device(device)) for group in others]
         self.config, self.device = config, choose_device(device)
         self.model, data = model.to(self.device), data.to(self.device)
-        self.train_rows, self.val_rows = split_rows(len(data), config.validation_fraction, config.seed)
+        self.train_rows, self.val_rows = _split(len(data), config)
         self.train_data = data.rows(self.train_rows.to(self.device)) if len(self.val_rows) else data
         self.val_data = data.rows(self.val_rows.to(self.device)) if len(self.val_rows) else None
-        self.epoch, self.step, self.history = 0, 0, []
+        self.epoch, self.step, self.history, self.stopped = 0, 0, [], False
         self.optimizer, self.learning_rate = self._optimizer(), config.learning_rate
         self.forward = torch.compile(forward_terms, dynamic=False) if config.compile else forward_terms
         self.recorded = self.device.type == "cuda" and config.cuda_graphs and n_processes() == 1
@@ -115,11 +113,19 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         return len(batches_of(len(self.train_data), self.config.batch_size))
 
+
+def _split(n: int, config: TrainingConfig) -> tuple[Tensor, Tensor]:
+    training, held_out = split_rows(n, config.validation_fraction, config.seed)
+    if len(training) < 2:
+        raise ValueError(f"{len(training)} of {n} cells is left to train on, at least 2 are needed: take more cells, or a smaller validation_fraction")
+    return training, held_out
+
 # %% ../nbs/04_training.ipynb #2ffd370f
 @patch
 def fit(self: Trainer) -> Trainer:
     "Run the remaining epochs; raises `DivergedError` when the loss stops being finite."
     torch.set_num_threads(chosen_threads())
+    self.stopped = False
     with seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
         self._call("before_fit")
         self._take_over()
@@ -136,9 +142,16 @@ def fit(self: Trainer) -> Trainer:
 
 @patch
 def _call(self: Trainer, moment: str) -> None:
+    "One that stops the training does so when all have been called."
+    stop = None
     for callback in self.callbacks:
         if callback.everywhere or rank() == 0:
-            getattr(callback, moment)(self)
+            try:
+                getattr(callback, moment)(self)
+            except StopTraining as raised:
+                stop, self.stopped = raised, True
+    if stop is not None:
+        raise stop
 
 # %% ../nbs/04_training.ipynb #e208022f
 def forward_terms(

@@ -13,7 +13,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from cvqvae.batches import CellData, batches_of, split_rows
-from cvqvae.callbacks import Callback, DivergedError, EarlyStopping
+from cvqvae.callbacks import Callback, DivergedError, EarlyStopping, StopTraining
 from cvqvae.checks import DataError
 from cvqvae.checkpoints import Checkpoint, ResumeFrom
 from cvqvae.configuration import ModelConfig
@@ -135,6 +135,19 @@ def test_early_stopping_restores_the_best_weights():
     assert abs(trainer.validate()["val_loss"] - stopping.best) < 1e-5
 
 
+def test_the_epoch_that_a_callback_stops_at_is_seen_by_all_others(tmp_path):
+    class Stop(Callback):
+        def after_epoch(self, trainer):
+            if trainer.epoch == 2:
+                raise StopTraining
+
+    config = TrainingConfig(epochs=9, batch_size=64, learning_rate=1e-2, patience=5)
+    trainer = trained(config, (Stop(), Checkpoint(tmp_path / "run.safetensors", every=2)))
+    stopping = next(c for c in trainer.callbacks if isinstance(c, EarlyStopping))
+    assert len(trainer.history) == 2 and trainer.history[1]["train_loss"] < trainer.history[0]["train_loss"]
+    assert stopping.best_epoch == 2 and not (tmp_path / "run.safetensors").exists()  # from there a second run would go on
+
+
 def test_divergence_names_epoch_batch_and_term():
     class Break(Callback):
         def after_batch(self, trainer):
@@ -159,6 +172,8 @@ def test_cuts_cover_every_cell_once():
 def test_too_few_cells_and_bad_settings_are_refused():
     with pytest.raises(ValueError, match="at least 2"):
         Trainer(CrossVQVAE(ModelConfig((6, 6))), toy(n=1), device="cpu")
+    with pytest.raises(ValueError, match="1 of 10 cells is left to train on.*validation_fraction"):
+        Trainer(CrossVQVAE(ModelConfig((6, 6))), toy(n=10), TrainingConfig(validation_fraction=0.95), device="cpu")
     with pytest.raises(ValueError, match="schedule="):
         TrainingConfig(schedule="cyclic")
 
