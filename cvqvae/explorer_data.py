@@ -21,10 +21,12 @@ from sklearn.neighbors import NearestNeighbors
 from .backed import in_memory
 from .cells import DataError, counts_of, modality_kind
 from .code_names import specific_features
+from .components import ScaledPCA
 from .exchange import embedded
 from .figures import group_colours
 from .mosaic import merged_obs
-from .normalisation import centred_log_ratio, inverse_frequency
+from .normalisation import inverse_frequency
+from .preprocessing import COMPONENTS
 
 # %% ../nbs/08_explorer_data.ipynb #df4e4edb
 class Explored(NamedTuple):
@@ -199,8 +201,10 @@ class FeatureReader:
     ):
         self.names, self.name, self.kind = adata.var_names, name, modality_kind(adata, name)
         counts = in_memory(counts_of(adata, name))
-        if self.kind == "protein":
-            self.ready = centred_log_ratio(counts)
+        self.ready = None
+        if self.kind != "rna" and issubclass(COMPONENTS[self.kind], ScaledPCA):  # proteins, and kinds of one's own
+            values = COMPONENTS[self.kind]().normalise(counts)
+            self.ready = values.toarray() if sp.issparse(values) else values
             return
         self.counts = sp.csr_matrix(counts)
         self.weights = np.ones(adata.n_vars, np.float32) if self.kind == "rna" else inverse_frequency(counts)
@@ -216,7 +220,7 @@ class FeatureReader:
         columns = self.names.get_indexer(features) if self.names.is_unique else np.array([_first(self.names, f) for f in features], int)
         if (columns < 0).any():
             raise DataError(f"{self.name} has no feature {features[int(np.argmin(columns))]!r}: it has {len(self.names):,}, such as {self.names[0]!r}")
-        if self.kind == "protein":
+        if self.ready is not None:
             return self.ready[:, columns]
         counts = (_column(self.counts, columns[0]) if len(columns) == 1 else self.counts[:, columns].toarray()).astype(np.float32)
         return np.log1p(counts * self.weights[columns] * self.scale[:, None])

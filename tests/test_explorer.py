@@ -12,15 +12,17 @@ from browser import browser, needs_chromium
 from mudata import MuData
 from scipy import sparse
 
-from cvqvae.cells import DataError
+from cvqvae.cells import KINDS, DataError
 from cvqvae.code_names import specific_features
 from cvqvae.command import main
+from cvqvae.components import ScaledPCA
 from cvqvae.explorer import explorer_content, explorer_page, export_explorer
 from cvqvae.explorer_data import FeatureReader, explored, feature_values
 from cvqvae.explorer_picture import Colouring, MapFrame, map_picture
 from cvqvae.explorer_widget import explore
 from cvqvae.integration import CVQVAE
 from cvqvae.normalisation import inverse_frequency, log_normalised, tf_idf
+from cvqvae.preprocessing import COMPONENTS
 from cvqvae.simulation import simulate
 
 SMALL = dict(hidden=(32,), n_latent=8, n_codes=16, n_components=12, batch_size=64, epochs=6, device="cpu")
@@ -353,6 +355,21 @@ def test_a_reader_gives_what_whole_matrices_give():
                 np.testing.assert_allclose(read([adata.var_names[i]])[:, 0], expected[:, i], rtol=1e-5)
             with pytest.raises(DataError, match="has no feature 'NOGENE'"):
                 read(["NOGENE"])
+
+
+def test_a_kind_of_ones_own_is_read_as_its_components_read_it(monkeypatch):
+    class Lipids(ScaledPCA):
+        kind = "lipid"
+
+        def normalise(self, counts, features=None):
+            values = np.sqrt(counts.toarray())
+            return values if features is None else values[:, features]
+
+    monkeypatch.setitem(KINDS, "lipid", "Lipid")
+    monkeypatch.setitem(COMPONENTS, "lipid", Lipids)
+    proteins = simulate(n_cells=80, kind="protein", n_genes=150)["protein"]
+    lipids = AnnData(proteins.X, var=pd.DataFrame({"feature_types": "Lipid"}, index=[f"lipid {i}" for i in range(proteins.n_vars)]))
+    np.testing.assert_allclose(feature_values(lipids, ["lipid 3", "lipid 0"]), np.sqrt(proteins.X.toarray()[:, [3, 0]]), rtol=1e-6)
 
 
 def test_a_new_colour_is_painted_within_a_tenth_of_a_second(record_property):
