@@ -127,14 +127,14 @@ def label_transfer(
     source: np.ndarray,  # vectors of the labelled modality, float [n, d]
     target: np.ndarray,  # vectors to be labelled, float [n, d], the same cells in the same order
     labels: np.ndarray,  # cell types, str [n]
-    k: int = 15,  # neighbours that vote
+    n_neighbors: int = 15,  # labelled vectors that vote
     max_cells: int | str | None = "auto",  # cells that are labelled, see `sampled_rows`
     seed: int = 0,  # of the choice of cells
 ) -> Estimate:  # accuracy, 0 to 1
-    "Accuracy of the cell types predicted for `target` by the `k` nearest cells of `source`."
+    "Accuracy of the cell types predicted for `target` by the nearest cells of `source`."
     if len(source) != len(labels) or len(target) != len(labels):
         raise DataError(f"Label transfer needs one label per row, got {len(source)} and {len(target)} rows, {len(labels)} labels.")
     group_codes(labels, len(source))
     rows = sampled_rows(len(target), max_cells, seed)
-    classifier = KNeighborsClassifier(n_neighbors=min(k, len(source)), algorithm="brute").fit(source, labels)
+    classifier = KNeighborsClassifier(n_neighbors=min(n_neighbors, len(source)), algorithm="brute").fit(source, labels)
     return mean_estimate(classifier.predict(np.asarray(target)[rows]) == np.asarray(labels)[rows], len(target))

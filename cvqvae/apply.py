@@ -72,7 +72,7 @@ def check_reference(
     model: CVQVAE,  # trained
     reference: MuData,  # cells with embeddings
     path: str,  # for the error
-    most: int = 100,  # cells that are looked at
+    max_cells: int = 100,  # that are looked at
 ) -> None:  # raises DataError
     "Refuse cells that another model has embedded: some of a batch that training has seen are embedded again, or all where there are none."
     names = [name for name in model.kinds if name in reference.mod and "X_cvqvae" in reference[name].obsm]
@@ -80,7 +80,7 @@ def check_reference(
     try:
         labels = model.reader.labels_of(reference)
         seen = np.ones(reference.n_obs, bool) if labels is None else labels.isin(model.reader.batches).to_numpy()
-        part, limit = (reference[np.flatnonzero(seen)[:most]].copy(), 0.1) if seen.sum() > 1 else (reference, 0.5)
+        part, limit = (reference[np.flatnonzero(seen)[:max_cells]].copy(), 0.1) if seen.sum() > 1 else (reference, 0.5)
         again = model.latents(part)
     except DataError as error:
         raise DataError(f"{path} does not fit this model ({error}): {fix}") from error

@@ -85,7 +85,7 @@ class Truth:
 def find_column(
     mdata: MuData,  # paired cells
     key: str,  # column name
-) -> pd.Series:  # the column over the cells of `mdata`, or None
+) -> pd.Series | None:  # the column over the cells of `mdata`; None where there is none
     "A column of the joint obs, or of the modalities that carry it, each for its cells; where they disagree, of the first."
     own = {name: AnnData(obs=part.obs[[key]]) for name, part in mdata.mod.items() if key in part.obs} if key not in mdata.obs else {}
     if own and key in (merged := merged_obs(own, mdata.obs_names)):
@@ -100,7 +100,7 @@ def find_column(
 # %% ../nbs/06_ground_truth.ipynb #f09b8ca6
 def _named(
     mdata: MuData,  # paired cells
-    key: str,  # column name, or None
+    key: str | None,  # column name
     parameter: str,  # the name of the caller's parameter
 ) -> tuple:  # (values, object [n], or None; reason)
     "The values of a column the caller named."
@@ -206,7 +206,7 @@ def cell_cycle_scores(
 def _cycle(
     mdata: MuData,  # paired cells
     organism: str,  # "human" or "mouse"
-    batch: np.ndarray,  # batches, or None
+    batch: np.ndarray | None,  # batches, str [n]
 ) -> tuple:  # (S and G2M scores, float [n, 2], or None; reason)
     "The cell-cycle scores, given or computed."
     given = [find_column(mdata, name) for name in ("S_score", "G2M_score")]

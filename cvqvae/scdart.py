@@ -30,7 +30,7 @@ from .scjoint import Clock, dense_rows, encoded, need_annotation, placed_embeddi
 def diffusion_coordinates(
     components: np.ndarray,  # of one modality, float [n, k]
     times: tuple = (30, 50, 70),  # steps of the walk
-    neighbours: int = 5,  # of the graph, the cell itself included
+    n_neighbors: int = 5,  # of the graph, the cell itself included
     n_components: int = 100,  # eigenvectors; fewer where there are fewer cells
     seed: int = 0,  # of the eigenvector search
 ) -> np.ndarray:  # float32 [len(times), n, at most n_components]
@@ -39,7 +39,7 @@ def diffusion_coordinates(
     The walk is on the symmetrised graph of nearest neighbours. Exact with all eigenvectors; those left out have decayed.
     """
     n = len(components)
-    graph = kneighbors_graph(components, min(neighbours, n), mode="connectivity", include_self=True)
+    graph = kneighbors_graph(components, min(n_neighbors, n), mode="connectivity", include_self=True)
     graph = (graph + graph.T) / 2
     degree = np.asarray(graph.sum(1)).ravel()
     scale = sp.diags(degree**-0.5)
@@ -138,7 +138,7 @@ class ScDARTConfig:
     batch_size: int = 512  # cells of each modality, at most; the authors' is a quarter of the cells
     learning_rate: float = 3e-4  # of Adam
     times: tuple = (30, 50, 70)  # steps of the walk
-    neighbours: int = 5  # of its graph
+    n_neighbors: int = 5  # of its graph
     n_components: int = 30  # PCA and LSI components that the graph reads
     n_genes: int = 1000  # variable genes
     hidden_activity: tuple = (512, 256)  # widths between peaks and genes
@@ -224,10 +224,10 @@ def _train_scdart(model: ScDART, inputs: tuple, coordinates: tuple, epochs: int 
 def match_latents(
     moved: np.ndarray,  # latents of the modality that moves, float [n, d]
     fixed: np.ndarray,  # of the other, float [m, d]
-    neighbours: int = 3,  # rows of the other modality that are averaged
+    n_neighbors: int = 3,  # rows of the other modality that are averaged
 ) -> np.ndarray:  # float32 [n, d], within the convex hull of `fixed`
     "Each row replaced by a mean of its nearest rows in the other modality, weighted by exp(-d^2 / d_last^2)."
-    distance, index = NearestNeighbors(n_neighbors=min(neighbours, len(fixed))).fit(fixed).kneighbors(moved)
+    distance, index = NearestNeighbors(n_neighbors=min(n_neighbors, len(fixed))).fit(fixed).kneighbors(moved)
     weight = np.exp(-np.square(distance / np.maximum(distance[:, -1:], 1e-12)))
     weight /= weight.sum(1, keepdims=True)
     return np.einsum("nk,nkd->nd", weight, fixed[index]).astype(np.float32)
@@ -248,7 +248,7 @@ def fit_scdart(
     table, device = need_annotation(given.pop("annotation")), choose_device(given.pop("device"))
     config, components = ScDARTConfig(**given), task.components()
     *inputs, links = linked_counts(task, table, config.n_genes)
-    walk = dict(times=config.times, neighbours=config.neighbours, seed=task.seed)
+    walk = dict(times=config.times, n_neighbors=config.n_neighbors, seed=task.seed)
     coordinates = tuple(diffusion_coordinates(components[name][:, : config.n_components], **walk) for name in names)
     with seeded(task.seed, device):
         model, clock = ScDART(links, config).to(device), Clock(task.max_seconds)

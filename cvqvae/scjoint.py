@@ -177,7 +177,7 @@ class ScJointConfig:
     learning_rate: float = 0.01  # of SGD, both stages
     momentum: float = 0.9
     share: float = 0.8  # of the chromatin cells that are expected to have a counterpart
-    neighbours: int = 30  # that vote in stage 2
+    n_neighbors: int = 30  # that vote in stage 2
     centre_weight: float = 1.0  # in stage 3
     weight_penalty: float = 0.1  # of the mean absolute value of each parameter
 
@@ -238,7 +238,7 @@ def _train_scjoint(model: ScJoint, seen: tuple, labels: tuple, epochs: int, seed
 def _vote(model: ScJoint, seen: tuple, codes: np.ndarray) -> np.ndarray:
     "Stage 2: types of the chromatin cells by their nearest RNA cells; centres start at the types' means."
     rna, atac = (encoded(model.embed, matrix, model.centres.device) for matrix in seen)
-    known = KNeighborsClassifier(min(model.config.neighbours, len(rna)), algorithm="brute").fit(rna, codes)
+    known = KNeighborsClassifier(min(model.config.n_neighbors, len(rna)), algorithm="brute").fit(rna, codes)
     places = encoded(model.encoder, seen[0], model.centres.device)
     means = np.stack([places[codes == code].mean(0) for code in range(len(model.centres))])
     model.centres.data.copy_(torch.from_numpy(means))

@@ -339,6 +339,6 @@ def test_the_task_is_not_changed(cells, drawn):
 
 def test_matching_moves_cells_into_the_other_modality():
     fixed = np.random.default_rng(0).normal(size=(40, 3))
-    assert np.allclose(match_latents(fixed, fixed, neighbours=1), fixed)
-    moved = match_latents(fixed + 100, fixed, neighbours=3)
+    assert np.allclose(match_latents(fixed, fixed, n_neighbors=1), fixed)
+    moved = match_latents(fixed + 100, fixed, n_neighbors=3)
     assert (moved <= fixed.max(0) + 1e-6).all() and (moved >= fixed.min(0) - 1e-6).all()
