@@ -14,12 +14,13 @@ from local_data import DATA, needs_data
 from cvqvae.alignment import foscttm
 from cvqvae.callbacks import Callback
 from cvqvae.cells import DataError
-from cvqvae.configuration import VARIANTS
+from cvqvae.configuration import VARIANTS, ModelConfig
 from cvqvae.containers import one_hot
 from cvqvae.datasets import load_dataset
 from cvqvae.integration import CVQVAE
 from cvqvae.presets import PRESETS, Preset, resolve_preset
 from cvqvae.simulation import simulate
+from cvqvae.training import TrainingConfig
 
 SMALL = dict(hidden=(32,), n_latent=8, n_codes=32, n_components=12, batch_size=128, device="cpu")
 
@@ -162,9 +163,23 @@ def test_what_is_no_share_or_probability_is_refused_before_any_work(wrong):
         resolve_preset("default", **wrong)
 
 
-def test_presets_are_valid_configurations():
+def test_the_preset_paper_is_the_published_method():
+    found = resolve_preset("paper")
+    model, training = ModelConfig((50, 50), **found.model), TrainingConfig(**found.training)
+    networks = (model.hidden, model.decoder_hidden, model.n_latent, model.norm, model.skip, model.routes, model.fusion, model.encoder_batch)
+    assert networks == ((1024, 512, 256), None, 16, "batch", True, "cross", None, True)
+    codes = (model.n_codes, model.decay, model.commitment_weight, model.shared_codebook, model.quantized_share, model.revive_below)
+    assert codes == (2048, 0.99, 0.25, False, 1.0, 0.0)
+    assert (model.lambda_modality, model.lambda_alignment, model.relative_alignment, model.agreement) == ((1.0, 1.0), 10.0, False, 0.0)
+    steps = (training.epochs, training.batch_size, training.learning_rate, training.schedule, training.schedule_epochs, training.weight_decay)
+    assert steps == (200, 1024, 1e-4, "cosine", 40, 0.0)
+
+
+def test_presets_have_no_setting_that_is_refused():
     for name in PRESETS:
-        assert resolve_preset(name).training.keys() <= set(resolve_preset(name, epochs=1).training) | {"epochs"}
+        settings = resolve_preset(name)
+        again = Preset(settings.preprocessing, settings.model, settings.training)
+        assert resolve_preset(again) == settings  # a preset of one's own is checked by name, type and range
 
 
 def test_the_seeds_of_a_preset_of_ones_own_stand_unless_another_is_given():
