@@ -120,7 +120,7 @@ def _short(names: list[str], most: int = 22) -> list[str]:
 def _legend_width(colours: dict[str, str]) -> float:  # inches
     return _legend_columns(colours) * (0.5 + 0.06 * max(map(len, _short(list(colours)))))
 
-
+# %% ../nbs/07_figures.ipynb #6aae0772
 def plot_umaps(
     embeddings: dict[str, np.ndarray],  # title -> coordinates [n, 2]
     groups: dict[str, pd.Series],  # colouring -> group of each point [n]
