@@ -41,6 +41,20 @@ def _problem(
     return f"values larger than {_LARGEST:,}" if values.size and values.max() > _LARGEST else None
 
 # %% ../nbs/00_checks.ipynb #863e4108
+def _elsewhere(
+    adata: ad.AnnData,  # whose matrix holds no counts
+) -> str:  # a sentence, or nothing
+    "Where counts seem to lie instead: in another layer, or in `raw`."
+    places = {f"adata.layers[{key!r}]": layer for key, layer in adata.layers.items() if key != "counts"}
+    if adata.raw is not None and adata.var_names.isin(adata.raw.var_names).all():
+        places["adata.raw[:, adata.var_names].X"] = adata.raw.X
+    for place, matrix in places.items():
+        values = next(iter(value_blocks(matrix, 1_000_000)), None)
+        if values is not None and _problem(values) is None:
+            return f" They seem to lie in another slot: adata.layers['counts'] = {place}"
+    return ""
+
+
 def counts_of(
     adata: ad.AnnData,  # one modality [cells, features]
     name: str = "modality",  # how errors call it
@@ -55,7 +69,7 @@ def counts_of(
         raise DataError(f"{slot} of {name!r} is stored by columns (CSC), so cells cannot be read one after the other: write it as CSR (adata.X.tocsr()).")
     for values in value_blocks(matrix, block):
         if problem := _problem(values):
-            raise DataError(f"{slot} of {name!r} holds {problem}: put raw counts into layers['counts'].")
+            raise DataError(f"{slot} of {name!r} holds {problem}: put raw counts into layers['counts'].{_elsewhere(adata)}")
     return matrix
 
 # %% ../nbs/00_checks.ipynb #60959302

@@ -65,8 +65,9 @@ class Components:
         positions = adata.var_names.get_indexer(self.feature_names)
         missing = (positions < 0).sum()
         if missing > len(positions) / 2:
+            called = f"called like {str(self.feature_names[0])!r} in the model and like {str(adata.var_names[0])!r} here"
             here = f"only {len(positions) - missing} of the {len(positions)} {self.kind} features of the model are here"
-            raise DataError(f"{here}: is this the same assay and genome?")
+            raise DataError(f"{here}, {called}: is this the same assay and genome?")
         if missing:
             warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}", stacklevel=3)
         return positions

@@ -23,6 +23,7 @@ import pandas as pd
 from .cells import KINDS, DataError, check_names, counts_of, declare_kind, modality_kind, pair_modalities, shared_cells
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
+from .names import other_format
 from .public import CONVERTERS
 from .simulation import simulate
 from .stored import open_checked, read_backed, write_paired
@@ -44,12 +45,16 @@ def read_checked(
         if what == ".h5ad file" and "mod" in file and "X" not in file:
             raise DataError(f"{path} holds several modalities (.h5mu): read it with read_mudata, or give it to a report as --mudata. "
                             "Here one modality is needed, in a .h5ad file of its own.")
+        if what == ".h5ad file" and "matrix/barcodes" in file:
+            raise DataError(f"{path} is a 10x feature-barcode matrix: give a file with both modalities alone, as --mudata; one with a single modality "
+                            "is turned into an .h5ad by scanpy.read_10x_h5(path, gex_only=False).write_h5ad(...).")
     try:
         return reader(path)
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path} is HDF5, but no readable {what}: write it again with the program that made it. [{type(error).__name__}: {error}]") from error
+        again = "write it again with the program that made it"
+        raise DataError(f"{path} is HDF5, but no readable {what}: {other_format(path) or again}. [{type(error).__name__}: {error}]") from error
 
 
 def read_modality(
@@ -102,8 +107,8 @@ def read_mudata(
     with _naming(file=path):
         paired = pair_modalities({name: mdata[name] for name in kinds or mdata.mod}, kinds)
     cells = mdata.obs.loc[paired.obs_names]
-    for column in cells.columns.difference(paired.obs.columns, sort=False):
-        if ":" not in column:
+    for column in cells:
+        if ":" not in str(column) or str(column).split(":", 1)[1] not in paired.obs:
             paired.obs[column] = cells[column]
     paired.uns.update({key: value for key, value in mdata.uns.items() if key != "cvqvae_pairing"})
     return paired
@@ -116,6 +121,8 @@ def split_kinds(
     if "feature_types" not in adata.var:
         raise DataError("var['feature_types'] is missing: this matrix does not say which features are genes, peaks or antibodies.")
     types = adata.var["feature_types"].astype(str)
+    if (left := ~types.isin(KINDS.values())).any():
+        warnings.warn(f"Left out: {left.sum():,} features of the type {', '.join(types[left].unique())}, such as {adata.var_names[left][0]!r}.", stacklevel=2)
     present = {name: long for name, long in KINDS.items() if (types == long).any()}
     if len(present) < 2:
         raise DataError(f"Two kinds of feature are needed, found only {', '.join(types.unique())}: was the file made with one assay?")
@@ -227,6 +234,8 @@ def read_any(
         return load_dataset(str(source))
     readers = {".h5mu": lambda path: read_mudata(path, kinds), ".h5": read_10x, ".h5ad": lambda path: split_kinds(read_modality(path))}
     suffix = Path(source).suffix
+    if suffix not in readers and (advice := other_format(source)):
+        raise DataError(f"{source}: files end in {', '.join(readers)}; {advice}.")
     if suffix not in readers:
         stored = " A zarr store is read with backed=True." if suffix == ".zarr" else ""
         raise DataError(f"{source}: files end in {', '.join(readers)}, and the sets by name are {', '.join(list_datasets().index)}.{stored}")

@@ -27,6 +27,7 @@ from .explorer_data import (UNITS, Explored, best_features, explored, feature_va
 from .figures import umap_coordinates
 from .files import write_atomically
 from .integration import CVQVAE
+from .mosaic import alone
 
 # %% ../nbs/08_explorer.ipynb #e29b8656
 def map_positions(
@@ -90,7 +91,7 @@ def predicted_columns(
     for name, chosen in features.items():
         known = set(model.transforms[name].feature_names) if name != source and name in model.transforms else set()
         if wanted := [f for f in chosen if f in known]:
-            values, section = model.translate(adata, name, source, wanted).X, f"{name} predicted from {source}"
+            values, section = model.translate(alone(adata, source, cells.obs), name, source, wanted).X, f"{name} predicted from {source}"
             found += [number_column(f"{section}:{f}", f, section, v, "predicted", predicts=f"{name}:{f}") for f, v in zip(wanted, values.T)]
     return found
 

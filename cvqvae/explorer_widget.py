@@ -23,6 +23,7 @@ from .explorer_data import FeatureReader, explored, group_markers, near_codes, t
 from .explorer_picture import Colouring, MapFrame, map_picture
 from .figures import umap_coordinates
 from .integration import CVQVAE
+from .mosaic import alone
 
 # %% ../nbs/08_explorer_widget.ipynb #57e8d216
 class Explorer:
@@ -158,7 +159,7 @@ def _across(self: Explorer, inside: np.ndarray, markers: pd.DataFrame, most: int
         if features := [f for f in part["feature"] if f in known][:most]:
             adata = self.cells.modalities[name]
             measured = self.reader(name)(features)[adata.obs_names.isin(here.obs_names)].mean(0)
-            predicted = self.model.translate(here, name, self.source, features).X.mean(0)
+            predicted = self.model.translate(alone(here, self.source, self.cells.obs), name, self.source, features).X.mean(0)
             tables[f"{name} from {self.source}"] = pd.DataFrame({"measured": measured, "predicted": predicted}, index=features)
     return tables
 

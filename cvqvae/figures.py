@@ -53,11 +53,16 @@ def palette(
     return [matplotlib.colors.to_hex(colour) for colour in colours[:n]]
 
 
+def _filled(column: pd.Series) -> pd.Series:
+    "An empty text is a missing value."
+    return column.astype(object).where(column.astype(str).str.strip().astype(bool))
+
+
 def group_colours(
     groups: pd.Series,  # group of each cell, missing values allowed
 ) -> dict[str, str]:  # group -> hex colour, sorted; `MISSING` last
     "One colour per group."
-    names = sorted(groups.dropna().astype(str).unique())
+    names = sorted(groups.dropna().astype(str).unique(), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
     colours = dict(zip(names, palette(len(names))))
     return colours | ({MISSING: MISSING_COLOUR} if groups.isna().any() else {})
 
@@ -96,7 +101,7 @@ def group_legend(
     title: str,  # of the legend
 ) -> None:
     "Legend on an empty axis, in columns of at most 15 entries."
-    handles = [Line2D([], [], marker="o", ls="", ms=5, color=colour, label=_short(name)) for name, colour in colours.items()]
+    handles = [Line2D([], [], marker="o", ls="", ms=5, color=colour, label=label) for label, colour in zip(_short(list(colours)), colours.values())]
     ax.axis("off")
     ax.legend(handles=handles, title=title, loc="upper left", ncols=_legend_columns(colours), borderaxespad=0, columnspacing=1)
 
@@ -105,10 +110,17 @@ def _legend_columns(colours: dict[str, str]) -> int:
     return -(-len(colours) // 15)
 
 
-def _short(name: str, most: int = 22) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def _short(names: list[str], most: int = 22) -> list[str]:
+    "Names cut at their end; in the middle where their ends tell them apart, and not at all where neither does."
+    heads, half = [name if len(name) <= most else name[: most - 1] + "…" for name in names], most // 2
+    short = [head if heads.count(head) == 1 else f"{name[: half - 1]}…{name[-half:]}" for name, head in zip(names, heads)]
+    return short if len(set(short)) == len(names) else names
 
 
+def _legend_width(colours: dict[str, str]) -> float:  # inches
+    return _legend_columns(colours) * (0.5 + 0.06 * max(map(len, _short(list(colours)))))
+
+# %% ../nbs/07_figures.ipynb #6aae0772
 def plot_umaps(
     embeddings: dict[str, np.ndarray],  # title -> coordinates [n, 2]
     groups: dict[str, pd.Series],  # colouring -> group of each point [n]
@@ -123,7 +135,8 @@ def plot_umaps(
     side = 2.4 if wide else 3.2
     heights = [side * n_rows, 0.3 + 0.17 * max(min(len(found), 15) for found in colours.values())]
     with figure_style():
-        figure = plt.figure(figsize=(1.125 * side * n_columns, sum(heights)))
+        width = max(1.125 * side * n_columns, sum(map(_legend_width, colours.values())))
+        figure = plt.figure(figsize=(width, sum(heights)))
         panels, legends = figure.subfigures(2, 1, height_ratios=heights)  # each with a layout of its own: a wide legend moves no panel
         axes = panels.subplots(n_rows, n_columns, squeeze=False)
         for i, (name, coordinates) in enumerate(embeddings.items()):
@@ -174,7 +187,7 @@ def plot_integration(
     where, starts = presence(mdata)[cells].T, np.cumsum([0, *(adata.n_obs for adata in mdata.mod.values())])
     rows = np.concatenate([here[here >= 0] + start for here, start in zip(where, starts)])
     of_cell = np.concatenate([cells[here >= 0] for here in where])
-    told = {title: column for title, column in columns.items() if column is not None and column.nunique() > 1}
+    told = {title: _filled(column) for title, column in columns.items() if column is not None and column.nunique() > 1}
     groups = {title: pd.Series(column.astype(object).to_numpy()[of_cell]) for title, column in told.items()}
     groups["modality"] = pd.Series(np.repeat(list(mdata.mod), (where >= 0).sum(1)))
     before, after = (umap_coordinates(stacked_rows(mdata, key)[rows], seed) for key in (None, "X_cvqvae"))

@@ -26,6 +26,7 @@ import psutil
 
 from .checks import DataError
 from .chunks import check_chunks, stored_arrays
+from .names import other_format
 
 _fcntl = importlib.import_module("fcntl") if os.name == "posix" else None
 
@@ -38,7 +39,9 @@ _STARTS = {
 
 
 def _hint(path: Path) -> str:
-    "What the first bytes of a file that is no HDF5 say."
+    "What the name and the first bytes of a file that is no HDF5 say."
+    if advice := other_format(path):
+        return advice
     with open(path, "rb") as file:
         start = file.read(64).lstrip().lower()
     known = [hint for magic, hint in _STARTS.items() if start.startswith(magic.lower())]
@@ -208,7 +211,8 @@ def check_file(
         check_store(path)
         return path
     if os.path.isdir(path):
-        raise DataError(f"{path} is a folder: name a file. A .zarr store is converted with anndata.read_zarr(...).write_h5ad(...), or read with --backed.")
+        zarr = "name a file. A .zarr store is converted with anndata.read_zarr(...).write_h5ad(...), or read with --backed"
+        raise DataError(f"{path} is a folder: {other_format(path) or zarr}.")
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such file, or in a folder that you may not enter. Check the spelling; relative paths start at {Path.cwd()}.")
     try:

@@ -153,19 +153,24 @@ def _components(
         return None, f"no unintegrated components: {error}"
 
 # %% ../nbs/06_ground_truth.ipynb #e2fc0958
+_SPECIES = {"homo sapiens": "human", "mus musculus": "mouse"}
+
+
 def organism_of(
     mdata: MuData,  # paired cells
 ) -> str:  # "human" or "mouse"
-    "The organism named in `uns`, else guessed from the case of the gene names."
+    "The organism named in `uns`, else told by Ensembl's ids, else guessed from the case of the gene names."
     for slot in [mdata.uns] + [part.uns for part in mdata.mod.values()]:
         if "organism" in slot:
-            return str(slot["organism"])
-    names = [name for key, part in mdata.mod.items() if modality_kind(part, key) == "rna" for name in part.var_names]
+            return _SPECIES.get(str(slot["organism"]).lower(), str(slot["organism"]))
+    names = [str(name) for key, part in mdata.mod.items() if modality_kind(part, key) == "rna" for name in part.var_names]
+    if ids := [name for name in names if name.upper().startswith(("ENSG0", "ENSMUSG0"))]:
+        return "mouse" if np.mean([name.upper().startswith("ENSM") for name in ids]) > 0.5 else "human"
     return "human" if np.mean([name == name.upper() for name in names] or [1]) > 0.5 else "mouse"
 
 # %% ../nbs/06_ground_truth.ipynb #a7e2473b
 def cycle_genes(
-    gene_names: pd.Index,  # genes that were measured
+    gene_names: pd.Index,  # genes that were measured, by symbol or by Ensembl's id
     organism: str,  # "human" or "mouse"
     at_least: int = 10,  # genes of each phase
 ) -> dict:  # "S" and "G2/M" -> measured genes of that phase
@@ -173,8 +178,9 @@ def cycle_genes(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scib imports louvain, which warns about pkg_resources
         from scib.preprocessing import get_cell_cycle_genes
-    known, measured = get_cell_cycle_genes(organism), {name.upper(): name for name in gene_names}
-    upper = known["gene_name"].str.upper()
+    known, measured = get_cell_cycle_genes(organism), {str(name).upper().split(".")[0]: name for name in gene_names}
+    column = "gene_id" if sum(name.startswith("ENS") for name in measured) > len(measured) / 2 else "gene_name"
+    upper = known[column].str.upper()
     found = {phase: [measured[name] for name in names if name in measured] for phase, names in upper.groupby(known["phase"])}
     if min(map(len, found.values())) < at_least:
         counts = " and ".join(f"{len(names)} {phase}" for phase, names in found.items())

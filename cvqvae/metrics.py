@@ -216,7 +216,7 @@ def with_shared_score(
         wide.loc[:, wide.isna().any()] = np.nan
         for method, values in wide.iterrows():
             added.append((method, view, "score_shared", "total", *totals(values.to_dict())["score"]))
-    return pd.concat([scores, pd.DataFrame(added, columns=scores.columns)], ignore_index=True)
+    return pd.DataFrame([*scores.itertuples(index=False, name=None), *added], columns=scores.columns).astype({"value": float})
 
 # %% ../nbs/06_metrics.ipynb #13f9aecd
 def evaluate(

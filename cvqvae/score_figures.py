@@ -84,7 +84,7 @@ def plot_scores(
     "The score table as a picture: a bar behind each number, longer is better, the best of a column in bold, a dash where a metric is absent."
     height, foot = 1.4 + 0.34 * table.shape[0], 0.16 * len(notes)
     with figure_style():
-        figure, ax = plt.subplots(figsize=(1.6 + 0.95 * table.shape[1], height + foot))
+        figure, ax = plt.subplots(figsize=(1.6 + 0.95 * max(table.shape[1], 2), height + foot))
         _draw_cells(ax, table, best_rows(table))
         ax.set_yticks(range(len(table)), table.index, fontsize=8)
         ax.set_xticks(np.arange(table.shape[1]) + 0.4, [name.replace(" ", "\n", 1) for name in column_names(table)])

@@ -51,8 +51,8 @@ def read_backed(
 
 def _with_tables(mdata: MuData, root) -> MuData:
     cells = read_elem(root["obs"]) if "obs" in root else mdata.obs[[]]
-    for column in cells.columns.difference(mdata.obs.columns, sort=False):
-        if ":" not in column:
+    for column in cells:
+        if ":" not in str(column) or str(column).split(":", 1)[1] not in mdata.obs:
             mdata.obs[column] = cells[column].reindex(mdata.obs_names)
     stored = read_elem(root["uns"]) if "uns" in root else {}
     mdata.uns.update({key: value for key, value in stored.items() if key != "cvqvae_pairing"})

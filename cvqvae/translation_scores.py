@@ -20,6 +20,7 @@ from .cells import DataError, counts_of
 from .components import Components
 from .held_out import keep_back
 from .integration import CVQVAE
+from .mosaic import alone
 from .normalisation import tf_idf
 from .peers import Task
 from .translators import TRANSLATORS
@@ -97,7 +98,7 @@ def predictions(
     here, new = (model.transforms[source].transform(m[source]) for m in (train, back))
     neighbors = NearestNeighbors(n_neighbors=min(n_neighbors, len(here))).fit(here).kneighbors(new, return_distance=False)
     return {
-        "cvqvae": np.asarray(model.translate(back[source], target, source, names).X),
+        "cvqvae": np.asarray(model.translate(alone(back[source], source, back.obs), target, source, names).X),
         "neighbours": known[neighbors].mean(1),
         "mean": np.broadcast_to(known.mean(0), (back.n_obs, len(columns))),
     }
