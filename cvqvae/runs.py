@@ -24,7 +24,7 @@ from mudata import MuData
 
 from .checks import DataError
 from .devices import devices_for
-from .files import check_file, probe_file, remove_parts, write_atomically
+from .files import check_file, probe_once, remove_parts, write_atomically
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
 from .training import Callback
@@ -276,7 +276,7 @@ def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
     devices_for(parameters.processes or 1)  # refuses more processes than there are devices
     for path in () if "dataset" in source_of(parameters) else source_of(parameters).values():
         checked_path = check_file(path, bool(parameters.backed))
-        probe_file(checked_path) if checked_path.is_file() else None
+        probe_once(checked_path) if checked_path.is_file() else None
     if parameters.annotation and not Path(parameters.annotation).is_file():
         raise DataError(f"--annotation {parameters.annotation}: no such file. Check the spelling.")
     mdata = load_cells(parameters)
