@@ -18,7 +18,7 @@ from mudata import MuData
 
 from .cells import DataError, declare_kind
 from .datasets import read_checked, read_modality
-from .files import probe_file, write_atomically
+from .files import probe_once, write_atomically
 from .integration import CVQVAE
 from .labels import LabelTransfer
 from .mosaic import join_modalities
@@ -124,7 +124,7 @@ def _probe(*paths: str | None) -> None:
     "Refuse files that would crash the HDF5 library; those that are not there are left to their readers."
     for path in paths:
         if path is not None and Path(path).expanduser().is_file():
-            probe_file(Path(path).expanduser())
+            probe_once(path)
 
 
 def write_labels(

@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 
 from .figures import OKABE_ITO, figure_style
 from .quantizer import perplexity
@@ -139,6 +140,8 @@ def plot_code_usage(
         axes[0, 0].set(xlabel="codes, by size", ylabel="cells", yscale="log")
         if labels is not None:
             axes[0, 1].set(xlabel="cells of the code", ylabel="share of its commonest type", xscale="log", ylim=(0, 1.05))
+        for axis in (axes[0, 0].yaxis, *(ax.xaxis for ax in axes[0, 1:])):
+            axis.set(major_formatter=LogFormatter(), minor_formatter=LogFormatter())  # 100, not a formula
         for ax in axes[0]:
             ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)  # above the panel
     plt.close(figure)

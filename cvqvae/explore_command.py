@@ -19,7 +19,7 @@ from mudata import MuData
 from .apply import new_file
 from .cells import DataError
 from .datasets import read_checked
-from .files import probe_file
+from .files import probe_once
 from .integration import CVQVAE
 
 # %% ../nbs/09_explore_command.ipynb #dbd4363b
@@ -49,7 +49,7 @@ def read_finished(
 def _integrated(path: Path) -> MuData | AnnData:
     read = mudata.read_h5mu if path.suffix == ".h5mu" else anndata.read_h5ad
     if path.is_file():
-        probe_file(path)
+        probe_once(path)
     return read_checked(read, path, f"{path.suffix} file")
 
 

@@ -36,8 +36,8 @@ LOOK = {
 
 
 def figure_style():
-    "Context in which a figure of this package is drawn: fonts, frames and resolution."
-    return matplotlib.rc_context(LOOK)
+    "Context in which a figure of this package is drawn: fonts, frames and resolution; names are drawn as they are, without formulas."
+    return matplotlib.rc_context(LOOK | {"text.parse_math": False})
 
 # %% ../nbs/07_figures.ipynb #56f008eb
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -209,7 +209,7 @@ def save_figure(
 def _save_one(figure: Figure, final: Path, dpi: int) -> Path:
     partial = final.with_name(f".{final.stem}.part{final.suffix}")
     try:
-        with figure_style():
+        with matplotlib.rc_context(LOOK):  # with formulas, which the numbers of a logarithmic axis are
             figure.savefig(partial, dpi=dpi, bbox_inches="tight", pad_inches=0.05)
         os.replace(partial, final)
     finally:

@@ -12,6 +12,7 @@ import importlib
 import json
 import logging
 import os
+import secrets
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ from mudata import MuData
 
 from .checks import DataError
 from .devices import devices_for
-from .files import check_file, probe_file, remove_parts, write_atomically
+from .files import check_file, probe_once, remove_parts, write_atomically
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
 from .training import Callback
@@ -145,8 +146,8 @@ def run_folder(
 def _begun(out: Path) -> tuple[Path, FileLock]:
     "A folder gets the mark of a run when it is locked: without a lock another start would take it for an interrupted one."
     early = "-new-" if os.name == "posix" else _MARK  # Windows renames no folder with an open file
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}{early}", dir=out.parent))
-    partial.chmod(0o755)
+    partial = out.with_name(f".{out.name}{early}{secrets.token_hex(4)}")
+    partial.mkdir()  # with the permissions that this user gives to folders
     lock = FileLock(partial / _LOCK)
     lock.acquire()
     return (partial if early == _MARK else partial.replace(out.with_name(f".{out.name}{_MARK}{partial.name[-8:]}"))), lock
@@ -224,7 +225,8 @@ def execute(
     options = {"kernel_manager_class": own_kernel(), "on_cell_start": Announcer()}
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "progress_bar": False}
     target = folder / f"{name}.ipynb"
-    papermill.execute_notebook(str(analysis_path(name)), str(target), parameters, kernel_name="python3", cwd=str(folder), **streams, **options)
+    source, to = (str(path).replace("{", "{{").replace("}", "}}") for path in (analysis_path(name), target))  # papermill formats them
+    papermill.execute_notebook(source, to, parameters, kernel_name="python3", cwd=str(folder), **streams, **options)
     return target
 
 # %% ../nbs/09_runs.ipynb #0cf22d0b
@@ -274,7 +276,7 @@ def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
     devices_for(parameters.processes or 1)  # refuses more processes than there are devices
     for path in () if "dataset" in source_of(parameters) else source_of(parameters).values():
         checked_path = check_file(path, bool(parameters.backed))
-        probe_file(checked_path) if checked_path.is_file() else None
+        probe_once(checked_path) if checked_path.is_file() else None
     if parameters.annotation and not Path(parameters.annotation).is_file():
         raise DataError(f"--annotation {parameters.annotation}: no such file. Check the spelling.")
     mdata = load_cells(parameters)

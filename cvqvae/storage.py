@@ -11,8 +11,8 @@ import json
 import math
 import os
 import reprlib
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -73,13 +73,13 @@ def save_folder(
     _replaceable(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clear(folder)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".saving", dir=folder.parent))
+    partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.saving")
+    partial.mkdir()
     try:
         write_atomically(partial / "model.safetensors", lambda path: _save_arrays(arrays, path))
         write_atomically(partial / "model.json", lambda path: path.write_text(json.dumps(metadata, indent=1), encoding="utf-8"))
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
-        partial.chmod(0o755)
         _exchange(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -108,6 +108,24 @@ def test_only_picture_suffixes_are_dropped(tmp_path):
     assert names == ["umap.v2.png", "umap.v2.pdf", "umap.png", "umap.pdf"]
 
 
+def test_dollar_signs_in_names_are_no_formulas(tmp_path):
+    names = ["$a$ and $b$", "$\\frac{$"]
+    groups = {"cell type": pd.Series(names * 30)}
+    figures = [plot_umaps({names[1]: np.zeros((60, 2))}, groups), plot_scores(TABLE.set_axis([*names, "random"]), names[1], names)]
+    for figure in figures:
+        save_figure(figure, tmp_path / "names")
+    legend = figures[0].subfigs[1].axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == names[::-1] and not any(text.get_parse_math() for text in legend.get_texts())
+
+
+def test_numbers_of_logarithmic_axes_need_no_formulas(tmp_path):
+    codes = pd.DataFrame({"$\\frac{$": np.repeat(range(8), [1, 2, 3, 5, 8, 40, 41, 400])})
+    figure = plot_code_usage(codes, pd.Series(["a"] * 500))
+    save_figure(figure, tmp_path / "codes")
+    ticks = [text.get_text() for ax, axis in zip(figure.axes, ("yaxis", "xaxis")) for text in getattr(ax, axis).get_ticklabels()]
+    assert {"10", "100"} <= set(ticks) and "$" not in "".join(ticks)
+
+
 def test_a_whole_integration_in_pictures(tmp_path):
     mdata = simulate(n_cells=120, seed=0)
     model = CVQVAE(mdata, preset="paper", batch_key="batch", epochs=3, hidden=(16,), n_codes=16, n_components=8, device="cpu").fit(progress=False)

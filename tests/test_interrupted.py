@@ -1,7 +1,9 @@
 """Processes killed at random moments, full and read-only disks, several runs at once: nothing is lost, nothing is mixed."""
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,9 @@ from faults import EPOCHS
 
 from cvqvae import downloads, runs
 from cvqvae.checks import DataError
+from cvqvae.command import main
 from cvqvae.parameters import Parameters
+from cvqvae.storage import save_folder
 
 TIMES = int(os.environ.get("CVQVAE_FAULTS", "4"))
 OFTEN = TIMES >= 10  # then also what takes minutes
@@ -152,3 +156,103 @@ def test_a_run_without_cells_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         runs.run_analysis("integrate", Parameters(mudata=str(tmp_path / "none.h5mu")), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+# the terminal ------------------------------------------------------------------------------------------------------------------------
+
+
+def at_work(monkeypatch, work=lambda: None):
+    "In place of a notebook: something is said and done."
+
+    def execute(name, folder, parameters):
+        print("begun: gelé, \x1b[2J", flush=True)
+        work()
+        (folder / f"{name}.ipynb").write_text("{}")
+
+    monkeypatch.setattr(runs, "execute", execute)
+    monkeypatch.setattr(runs, "write_html", lambda notebook: None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of Unix")
+@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_a_run_that_is_told_to_stop_has_a_name(tmp_path, monkeypatch, capsys, name, code):
+    at_work(monkeypatch, lambda: os.kill(os.getpid(), getattr(signal, name)))
+    assert main(["integrate", "--out", str(tmp_path / "run")]) == code
+    assert [path.name for path in tmp_path.iterdir()] == ["run-failed"] and "cvqvae: stopped" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of Unix")
+def test_a_run_under_nohup_goes_on(tmp_path, monkeypatch):
+    at_work(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["integrate", "--out", str(tmp_path / "run")]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_run_outlives_who_listens_to_it(tmp_path, monkeypatch, stream):
+    reading, writing = os.pipe()
+    os.close(reading)
+    at_work(monkeypatch, lambda: print("a warning", file=sys.stderr, flush=True))
+    with open(writing, "w") as closed:
+        monkeypatch.setattr(sys, stream, closed)
+        assert main(["integrate", "--out", str(tmp_path / "run")]) == 0
+        closed.write("anything")
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_what_a_terminal_cannot_show_or_would_obey_is_spelled_out(tmp_path, monkeypatch):
+    at_work(monkeypatch)
+    said = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", said)
+    assert main(["integrate", "--out", str(tmp_path / "Körper")]) == 0
+    text = said.buffer.getvalue().decode("ascii")
+    assert "begun: gel\\xe9, \\x1b[2J\n" in text and "K\\xf6rper/integrate.html" in text
+
+
+OPENS = """
+import os, subprocess, sys
+os.close(1), os.close(2)
+from cvqvae import command
+def done(flags):
+    with open(sys.argv[1], "w") as file:
+        file.write(str(file.fileno()))
+    subprocess.run([sys.executable, "-c", "import os; os.write(1, b'told'); os.write(2, b'told')"], check=True)
+    return "said"
+command._done = done
+sys.exit(command.main(["integrate"]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="descriptors of Unix")
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path):
+    assert subprocess.run([sys.executable, "-c", OPENS, tmp_path / "file"]).returncode == 0
+    assert int((tmp_path / "file").read_text()) > 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of Unix")
+@pytest.mark.parametrize("mask, mode", [(0o077, 0o700), (0o002, 0o775)])
+def test_folders_have_the_permissions_that_the_user_gives(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        with runs.run_folder(tmp_path / "run"):
+            pass
+        save_folder(tmp_path / "model", {}, {}, overwrite=False)
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {"run": mode, "model": mode}
+
+
+def test_a_folder_may_have_any_name(tmp_path, monkeypatch):
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    folder = tmp_path / "it's {x} {} [y] %s $HOME \"ü\""
+    folder.mkdir()
+    cell = new_code_cell("x = 1", metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[cell, new_code_cell("print(x)")], metadata={"language_info": {"name": "python"}}), folder / "source.ipynb")
+    monkeypatch.setattr(runs, "analysis_path", lambda name: folder / "source.ipynb")
+    assert nbformat.read(runs.execute("small", folder, {"x": 7}), 4).cells[-1].outputs[0].text == "7\n"

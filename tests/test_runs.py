@@ -18,7 +18,7 @@ from cvqvae.parameters import REPORTS, Parameters, checked, fields_of, read_para
 from cvqvae.simulation import simulate
 
 
-MARKUP = "<b onclick=alert(1)>$\\frac{</b>"  # a cell type that would be markup in a page, and broken mathematics in a figure
+MARKUP = "<b onclick=alert(1)>$\\frac{$</b>"  # a cell type that would be markup in a page, and broken mathematics in a figure
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,9 @@ def files(tmp_path_factory):
         adata.obs = adata.obs[["cell_type", "batch"]]
         common = next(name for name in adata.obs["cell_type"].value_counts().index if name != "HSC")
         adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({common: MARKUP})
+        adata.obs["batch"] = adata.obs["batch"].cat.rename_categories({"batch1": "$\\sqrt{$"})
+        if name == "rna":
+            adata.var_names = [f"{gene} $\\frac{{$" for gene in adata.var_names]
         adata.write(folder / f"{name}.h5ad")
     proteins = simulate(n_cells=120, kind="protein", n_genes=300)["protein"]
     mudata.MuData({**mdata.mod, "adt": proteins}).write(folder / "three.h5mu")

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -481,6 +482,14 @@ def test_readers_probe_only_what_could_unfold_and_only_once(tmp_path, monkeypatc
     for _ in range(2):
         read_modality(tmp_path / "rna.h5ad")
     assert probed == [tmp_path / "rna.h5ad"]
+
+
+def test_the_command_and_its_readers_probe_a_file_once(tmp_path, monkeypatch):
+    probed, folder = [], files(tmp_path)
+    monkeypatch.setattr(opened.subprocess, "run", lambda command, **_: probed.append(Path(command[-1])) or SimpleNamespace(returncode=0))
+    monkeypatch.setattr(opened, "_FREE", 2**20)
+    runs._prepared("integrate", Parameters(rna=str(folder / "rna.h5ad"), atac=str(folder / "atac.h5ad")), tmp_path / "run")
+    assert sorted(path.name for path in probed) == ["atac.h5ad", "rna.h5ad"]
 
 
 def test_a_chunk_larger_than_its_array_is_counted(tmp_path):
