@@ -21,6 +21,7 @@ import mudata
 import pandas as pd
 
 from .cells import KINDS, DataError, check_names, counts_of, declare_kind, modality_kind, pair_modalities, shared_cells
+from .checks import check_sparse
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
 from .public import CONVERTERS
@@ -45,7 +46,10 @@ def read_checked(
             raise DataError(f"{path} holds several modalities (.h5mu): read it with read_mudata, or give it to a report as --mudata. "
                             "Here one modality is needed, in a .h5ad file of its own.")
     try:
-        return reader(path)
+        found = reader(path)
+        for name, part in (found.mod if isinstance(found, mudata.MuData) else {path.stem: found}).items():
+            check_sparse(part, name)  # before anything is cut out of it, which would read foreign memory, or crash
+        return found
     except DataError:
         raise
     except Exception as error:
