@@ -79,7 +79,8 @@ def _sparse_parts(
     "Every sparse matrix that subsetting the object would touch."
     slots = {"layers": adata.layers, "obsm": adata.obsm, "varm": adata.varm, "obsp": adata.obsp, "varp": adata.varp}
     parts = {f"{slot}[{key!r}]": value for slot, held in slots.items() for key, value in held.items()}
-    return {slot: value for slot, value in ({"X": adata.X} | parts).items() if sp.issparse(value)}
+    whole = {"X": adata.X} | ({"raw.X": adata.raw.X} if adata.raw is not None else {})
+    return {slot: value for slot, value in (whole | parts).items() if sp.issparse(value)}
 
 
 def check_sparse(

@@ -21,6 +21,7 @@ import mudata
 import pandas as pd
 
 from .cells import KINDS, DataError, check_names, counts_of, declare_kind, modality_kind, pair_modalities, shared_cells
+from .checks import check_sparse
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
 from .names import other_format
@@ -49,7 +50,10 @@ def read_checked(
             raise DataError(f"{path} is a 10x feature-barcode matrix: give a file with both modalities alone, as --mudata; one with a single modality "
                             "is turned into an .h5ad by scanpy.read_10x_h5(path, gex_only=False).write_h5ad(...).")
     try:
-        return reader(path)
+        found = reader(path)
+        for name, part in (found.mod if isinstance(found, mudata.MuData) else {path.stem: found}).items():
+            check_sparse(part, name)  # before anything is cut out of it, which would read foreign memory, or crash
+        return found
     except DataError:
         raise
     except Exception as error:

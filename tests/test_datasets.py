@@ -1,6 +1,8 @@
 """Readers, checks, pairing, downloads and the conversion of public files."""
 
 import gzip
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -10,6 +12,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -199,6 +202,43 @@ def test_10x_file(tmp_path):
     write_10x(tmp_path / "one.h5", counts, list("abcd"), ["Gene Expression"] * 4)
     with pytest.raises(DataError, match="one assay"):
         datasets.read_10x(tmp_path / "one.h5")
+
+
+CRASH = """
+import sys, h5py
+from cvqvae import datasets
+from cvqvae.command import main
+path = sys.argv[1]
+with h5py.File(path, "r+") as file:
+    indices = file[sys.argv[2]]
+    indices[...] = int(sys.argv[3])
+if path.endswith("h5mu"):
+    sys.exit(main(["explore", path, "--out", path + ".html"]))
+try:
+    datasets.read_any(path)
+except datasets.DataError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("index", [10**9, -5])
+@pytest.mark.parametrize("name", ["cells.h5", "cells.h5ad", "raw.h5ad", "cells.h5mu"])
+def test_an_index_outside_is_refused_before_anything_is_cut_out(tmp_path, name, index):
+    counts, place = np.arange(1, 13).reshape(3, 4), "X/indices"
+    write_10x(tmp_path / "cells.h5", counts, ["CD3E", "CD4", "chr1:5-9", "chr1:20-30"], ["Gene Expression"] * 2 + ["Peaks"] * 2)
+    if name == "cells.h5":
+        place = "matrix/indices"
+    elif name == "cells.h5mu":
+        mdata, place = datasets.simulate(n_cells=60, n_genes=200, n_peaks=300), "mod/rna/X/indices"
+        mdata.obsm["X_cvqvae"] = np.random.default_rng(0).normal(size=(60, 4))
+        mdata.write(tmp_path / name)
+    else:
+        stacked = sc.read_10x_h5(tmp_path / "cells.h5", gex_only=False)
+        if name == "raw.h5ad":
+            stacked.raw, place = stacked, "raw/X/indices"
+        stacked.write(tmp_path / name)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CRASH, tmp_path / name, place, str(index)], capture_output=True, text=True)
+    assert done.returncode in (1, 2) and "is damaged: an index lies outside of the matrix" in done.stderr
 
 
 def test_h5mu_keeps_obs_and_order_and_names_missing_modalities(tmp_path):
