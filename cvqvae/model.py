@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .configuration import ModelConfig
-from .networks import FullyConnected
+from .networks import FullyConnected, seeded
 from .processes import noise_like
 from .quantizer import VectorQuantizer
 from .streams import side_by_side
@@ -97,8 +97,7 @@ class CrossVQVAE(nn.Module):
         super().__init__()
         self.config, self.routes = config, routes_of(config)
         self.sources = list(dict.fromkeys(source for source, _ in self.routes))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)  # `torch.manual_seed` would seed those of GPUs, too
+        with seeded(config.seed, torch.device("cpu")):
             self._build(config)
         for i in range(len(config.n_inputs)):
             self.register_buffer(f"target_variance_{i}", torch.ones(()))

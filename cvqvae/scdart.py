@@ -19,9 +19,10 @@ from scipy.sparse.linalg import eigsh
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 from torch import Tensor, nn
 
-from .batches import batches_of, choose_device, seeded
+from .batches import batches_of, choose_device
 from .cells import DataError, counts_of
 from .gene_activity import peak_gene_links
+from .networks import seeded
 from .normalisation import log_normalised
 from .peers import Task, counts_table, variable_genes_of
 from .scjoint import Clock, dense_rows, encoded, need_annotation, placed_embeddings, run_epochs

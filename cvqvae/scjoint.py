@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
-from .batches import batches_of, choose_device, epoch_generator, seeded
+from .batches import batches_of, choose_device, epoch_generator
 from .cells import DataError
 from .gene_activity import gene_activity, read_annotation
+from .networks import seeded
 from .peers import Task, counts_table
 
 # %% ../nbs/08_scjoint.ipynb #7262a5a8

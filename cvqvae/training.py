@@ -16,10 +16,11 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .batches import PRECISIONS, CellData, batches_of, choose_device, chosen_threads, epoch_generator, products_in, seeded, shares_of, split_rows
+from .batches import PRECISIONS, CellData, batches_of, choose_device, chosen_threads, epoch_generator, products_in, shares_of, split_rows
 from .callbacks import Callback, StopTraining, standard_callbacks
 from .losses import loss_terms
 from .model import JOINT, CrossVQVAE, Output
+from .networks import seeded
 from .processes import add_gradients, first_says, n_processes, rank, shared, total
 from .recording import StepRecorder, own_stream
 
