@@ -29,12 +29,15 @@ def row_blocks(
     matrix,  # [n, features], in memory or on disk
     rows: int = 4096,  # rows held at once
 ):  # yields (slice of the rows, CSR matrix or array [rows, features] in memory)
-    "Consecutive rows of a matrix, a block at a time."
+    "Consecutive rows of a matrix, a block at a time; raises `ValueError` where a stored index points outside of it."
+    stored = is_stored(matrix)
     if sp.issparse(matrix) and matrix.format != "csr":
         matrix = matrix.tocsr()
     for start in range(0, matrix.shape[0], rows):
         part = matrix[start : start + rows]
         part = part.compute() if hasattr(part, "compute") else part
+        if stored and sp.issparse(part):
+            part.check_format()  # an index outside of the matrix would be one outside of memory
         yield slice(start, start + part.shape[0]), sp.csr_matrix(part) if sp.issparse(part) else np.asarray(part)
 
 # %% ../nbs/00_backed.ipynb #9564ac21

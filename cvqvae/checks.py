@@ -67,10 +67,17 @@ def counts_of(
         raise DataError(f"{name!r} holds no matrix: put raw counts into X or layers['counts'].")
     if isinstance(matrix, CSCDataset):
         raise DataError(f"{slot} of {name!r} is stored by columns (CSC), so cells cannot be read one after the other: write it as CSR (adata.X.tocsr()).")
-    for values in value_blocks(matrix, block):
-        if problem := _problem(values):
-            raise DataError(f"{slot} of {name!r} holds {problem}: put raw counts into layers['counts'].{_elsewhere(adata)}")
+    try:
+        problem = next(filter(None, map(_problem, value_blocks(matrix, block))), None)
+    except (ValueError, IndexError) as error:
+        raise _damaged(slot, name, error) from error
+    if problem:
+        raise DataError(f"{slot} of {name!r} holds {problem}: put raw counts into layers['counts'].{_elsewhere(adata)}")
     return matrix
+
+
+def _damaged(slot: str, name: str, error: Exception) -> DataError:
+    return DataError(f"{slot} of {name!r} is damaged: an index lies outside of the matrix ({error}). Copy or make the file again.")
 
 # %% ../nbs/00_checks.ipynb #60959302
 def _sparse_parts(
@@ -92,7 +99,7 @@ def check_sparse(
         try:
             matrix.check_format(full_check=True) if matrix.format in ("csr", "csc") else None
         except (ValueError, IndexError) as error:
-            raise DataError(f"{slot} of {name!r} is damaged: an index lies outside of the matrix ({error}). Copy or make the file again.") from error
+            raise _damaged(slot, name, error) from error
 
 # %% ../nbs/00_checks.ipynb #3f0af973
 def check_modality(

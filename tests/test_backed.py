@@ -6,6 +6,7 @@ import textwrap
 import warnings
 
 import anndata
+import h5py
 import mudata
 import numpy as np
 import pytest
@@ -112,6 +113,15 @@ def test_columns_and_logarithms_on_disk_are_refused(cells, tmp_path):
         anndata.AnnData(matrix, var=cells["rna"].var).write(tmp_path / f"{name}.h5ad")
         with pytest.raises(DataError, match=message):
             counts_of(open_modalities(tmp_path / f"{name}.h5ad")["X"])
+
+
+@pytest.mark.parametrize("index", [10**6, -1])
+def test_an_index_outside_of_the_matrix_on_disk_is_refused_before_it_is_used(cells, tmp_path, index):
+    cells["rna"].write(tmp_path / "rna.h5ad")
+    with h5py.File(tmp_path / "rna.h5ad", "r+") as file:
+        file["X/indices"][50] = index
+    with pytest.raises(DataError, match="X of 'rna' is damaged"):
+        counts_of(open_modalities(tmp_path / "rna.h5ad")["X"], "rna")
 
 
 def test_an_empty_cell_on_disk_is_refused_and_left_out(cells, tmp_path):
