@@ -126,7 +126,7 @@ def _shared_terms(model: CrossVQVAE, output: Output, inputs: list[Tensor | None]
 # %% ../nbs/03_losses.ipynb #dbd5dd3d
 def cross_predictability(
     inputs: list[Tensor],  # components per modality, float [n, k]
-    n_neighbors: int = 20,  # of each cell in the other modalities
+    n_neighbors: int = 20,  # of each cell in the other modalities; more where these explain less than the noise of their mean
     max_cells: int = 10_000,  # a random subset of larger data is enough for one number
     seed: int = 0,  # of the subset
 ) -> list[float]:  # per modality, from 0.01 (nothing) to 1
@@ -134,15 +134,22 @@ def cross_predictability(
     n = len(inputs[0])
     rows = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:max_cells]
     blocks = [x[rows.to(x.device)].cpu().numpy() for x in inputs]
-    return [_explained(x, [b for j, b in enumerate(blocks) if j != i], min(n_neighbors, len(rows) - 1)) for i, x in enumerate(blocks)]
+    k = min(n_neighbors, len(rows) - 1)
+    shares = _explained(blocks, k)
+    while max(shares) < 1 / n_neighbors and 2 * k <= min(8 * n_neighbors, len(rows) / 5):
+        k *= 2
+        shares = _explained(blocks, k)
+    return [float(np.clip(share, 0.01, 1)) for share in shares]
 
 
-def _explained(block: np.ndarray, others: list[np.ndarray], n_neighbors: int) -> float:
-    scaled = [b / max(np.sqrt(b.var(0).sum()), 1e-12) for b in others]
-    search = NearestNeighbors(n_neighbors=n_neighbors).fit(np.hstack(scaled))
-    predicted = block[search.kneighbors(return_distance=False)].mean(1)
-    left = np.square(block - predicted).sum() / max(np.square(block - block.mean(0)).sum(), 1e-12)
-    return float(np.clip(1 - left, 0.01, 1))
+def _explained(blocks: list[np.ndarray], n_neighbors: int) -> list[float]:
+    scaled, shares = [b / max(np.sqrt(b.var(0).sum()), 1e-12) for b in blocks], []
+    for i, block in enumerate(blocks):
+        others = np.hstack([b for j, b in enumerate(scaled) if j != i])
+        near = NearestNeighbors(n_neighbors=n_neighbors).fit(others).kneighbors(return_distance=False)
+        predicted = np.concatenate([block[rows].mean(1) for rows in np.array_split(near, -(-n_neighbors // 20))])  # in parts, for memory
+        shares.append(1 - np.square(block - predicted).sum() / max(np.square(block - block.mean(0)).sum(), 1e-12))
+    return shares
 
 
 def set_modality_weights(
