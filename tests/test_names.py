@@ -1,0 +1,34 @@
+"What is called in unusual ways is read all the same: genomes before genes, kinds in the names of modalities, barcodes in other spellings."
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from mudata import MuData
+
+from cvqvae.datasets import simulate
+from cvqvae.ground_truth import Truth, cycle_genes, organism_of
+
+
+@pytest.mark.parametrize("genome", ["GRCh38_", "GRCh38______", "hg19_", "GRCh38-2020-A_"])
+def test_a_genome_before_the_genes_hides_neither_cycle_nor_organism(genome):
+    mdata = simulate(n_cells=60, n_genes=300, n_peaks=100)
+    del mdata.uns["organism"]
+    for adata in mdata.mod.values():
+        adata.uns.pop("organism", None)
+    plain = Truth.from_mudata(mdata)
+    assert plain.cycle is not None, plain.reasons
+    names = mdata["rna"].var_names
+    mdata["rna"].var_names = genome + names
+    truth = Truth.from_mudata(mdata)
+    assert truth.organism == plain.organism == "human"
+    assert truth.cycle is not None and np.allclose(truth.cycle, plain.cycle)
+    assert mdata["rna"].var_names[0] == genome + names[0]
+    found = cycle_genes(mdata["rna"].var_names, "human")
+    assert all(gene.startswith(genome) for genes in found.values() for gene in genes)
+
+
+@pytest.mark.parametrize("genes", [["mm10___Cd3e", "mm10___Lyz2", "mm10___mt-Co1"], ["mm10___ENSMUSG00000032093"], ["Cd3e", "Lyz2"]])
+def test_mice_are_known_by_their_genes(genes):
+    var = pd.DataFrame({"feature_types": "Gene Expression"}, index=genes)
+    assert organism_of(MuData({"rna": AnnData(np.ones((3, len(genes)), np.float32), var=var)})) == "mouse"
