@@ -7,6 +7,7 @@ __all__ = ['merged_obs', 'join_modalities', 'presence', 'groups_of', 'batch_labe
 
 # %% ../nbs/00_mosaic.ipynb #d65776cd
 import warnings
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from mudata import MuData
 from .backed import axis_sums
 from .cells import DataError, counts_of, declare_kind, modality_kind
 from .checks import check_modality
+from .names import spelling_advice
 
 # %% ../nbs/00_mosaic.ipynb #614e6b5c
 def merged_obs(
@@ -65,7 +67,9 @@ def join_modalities(
         mdata.obs[column] = values
     paired = int(((presence(mdata) >= 0).sum(1) > 1).sum())
     if paired < least_paired:
-        raise DataError(f"{paired} cells have two modalities, at least {least_paired} are needed: cells are matched by obs_names, so make the spellings agree")
+        advice = next(filter(None, (spelling_advice(a.obs_names, b.obs_names) for a, b in combinations(joined.values(), 2))), "")
+        raise DataError(f"{paired} cells have two modalities, at least {least_paired} are needed: cells are matched by obs_names, "
+                        f"so make the spellings agree.{advice}")
     return mdata
 
 

@@ -6,8 +6,10 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
+from cvqvae import DataError
 from cvqvae.datasets import simulate
 from cvqvae.ground_truth import Truth, cycle_genes, organism_of
+from cvqvae.mosaic import join_modalities
 
 
 @pytest.mark.parametrize("genome", ["GRCh38_", "GRCh38______", "hg19_", "GRCh38-2020-A_"])
@@ -32,3 +34,16 @@ def test_a_genome_before_the_genes_hides_neither_cycle_nor_organism(genome):
 def test_mice_are_known_by_their_genes(genes):
     var = pd.DataFrame({"feature_types": "Gene Expression"}, index=genes)
     assert organism_of(MuData({"rna": AnnData(np.ones((3, len(genes)), np.float32), var=var)})) == "mouse"
+
+
+def test_map_says_how_barcodes_are_made_to_agree(tmp_path):
+    mdata = simulate(n_cells=60, kind="protein", n_genes=100, n_proteins=20)
+    barcodes = pd.Index(["".join(np.random.default_rng(i).choice(list("ACGT"), 16)) for i in range(60)])
+    rna, adt = mdata["rna"].copy(), mdata["protein"].copy()
+    rna.obs_names, adt.obs_names = barcodes + "-1", "s1_" + barcodes
+    with pytest.raises(DataError, match="str.extract"):
+        join_modalities({"rna": rna, "protein": adt})
+    adt.obs_names = adt.obs_names.str[3:] + "-2"
+    rna.obs_names = [f"cell {i}" for i in range(60)]
+    with pytest.raises(DataError, match="make the spellings agree.$"):
+        join_modalities({"rna": rna, "protein": adt})
