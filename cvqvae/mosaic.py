@@ -15,7 +15,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import axis_sums
-from .cells import DataError, counts_of, declare_kind, modality_kind
+from .cells import DataError, counts_of, declare_kind, kinds_of
 from .checks import check_modality
 from .names import spelling_advice
 
@@ -56,9 +56,9 @@ def join_modalities(
     features: str = "drop",  # those without a count: "drop", or "keep", where a model that knows them reads the cells
 ) -> MuData:  # all cells; those of the first modality first
     "A mosaic of all cells; cells and features without a count are dropped per modality. Raises `DataError` where too few cells link the modalities."
-    joined = {}
+    joined, kinds = {}, kinds or kinds_of(modalities)
     for name, adata in modalities.items():
-        declared = declare_kind(adata, kinds[name] if kinds else modality_kind(adata, name), name)
+        declared = declare_kind(adata, kinds[name], name)
         joined[name] = _detected_part(declared, name, features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # feature names may be shared: a protein may be called as its gene

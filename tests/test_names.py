@@ -6,8 +6,9 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-from cvqvae import DataError
-from cvqvae.datasets import simulate
+from cvqvae import CVQVAE, DataError
+from cvqvae.cells import modality_kind
+from cvqvae.datasets import read_any, simulate
 from cvqvae.ground_truth import Truth, cycle_genes, organism_of
 from cvqvae.mosaic import join_modalities
 
@@ -37,7 +38,7 @@ def test_mice_are_known_by_their_genes(genes):
 
 
 def test_map_says_how_barcodes_are_made_to_agree(tmp_path):
-    mdata = simulate(n_cells=60, kind="protein", n_genes=100, n_proteins=20)
+    mdata = simulate(n_cells=60, kind="protein", n_genes=200, n_proteins=20)
     barcodes = pd.Index(["".join(np.random.default_rng(i).choice(list("ACGT"), 16)) for i in range(60)])
     rna, adt = mdata["rna"].copy(), mdata["protein"].copy()
     rna.obs_names, adt.obs_names = barcodes + "-1", "s1_" + barcodes
@@ -47,3 +48,31 @@ def test_map_says_how_barcodes_are_made_to_agree(tmp_path):
     rna.obs_names = [f"cell {i}" for i in range(60)]
     with pytest.raises(DataError, match="make the spellings agree.$"):
         join_modalities({"rna": rna, "protein": adt})
+
+
+
+
+def undeclared(kind, *names):
+    "Paired cells whose modalities have other names and say nothing about what they measure."
+    parts = dict(zip(names, simulate(n_cells=60, kind=kind, n_genes=200, n_peaks=120, n_proteins=20).mod.values()))
+    return MuData({name: AnnData(a.X, obs=a.obs[[]], var=a.var[[]]) for name, a in parts.items()})
+
+
+@pytest.mark.parametrize("kind, names", [("atac", ("rna", "atac")), ("atac", ("GEX", "peaks")), ("protein", ("rna", "prot")), ("protein", ("gex", "adt"))])
+def test_usual_names_of_modalities_say_what_they_measure(tmp_path, kind, names):
+    mdata = undeclared(kind, *names)
+    mdata.write(tmp_path / "cells.h5mu")
+    with pytest.warns(UserWarning, match=f"{names[0]!r} is taken as rna, {names[1]!r} is taken as {kind}, after its name"):
+        assert [modality_kind(a) for a in read_any(tmp_path / "cells.h5mu").mod.values()] == ["rna", kind]
+    with pytest.warns(UserWarning, match="is taken as"):
+        model = CVQVAE(mdata, epochs=1, device="cpu").fit(progress=False)
+    assert model.embed(mdata) is mdata and mdata.obsm["X_cvqvae"].shape[0] == mdata.n_obs
+    assert model.kinds == dict(zip(names, ("rna", kind))) and all("feature_types" not in a.var for a in mdata.mod.values())
+    assert model.translate(mdata[names[0]], to=names[1], source=names[0]).n_obs == mdata.n_obs
+    assert Truth.from_mudata(mdata).components is not None
+
+
+@pytest.mark.parametrize("names, words", [(("rna", "chromatin"), "'chromatin' does not say"), (("atac", "rna"), "swap the files")])
+def test_names_that_say_nothing_or_lie_are_errors(names, words):
+    with pytest.raises(DataError, match=words):
+        CVQVAE(undeclared("atac", *names))
