@@ -42,7 +42,7 @@ def gene_expression(
             return values[:, shown].copy()
     raise DataError(f"marker genes need RNA; the modalities are {', '.join(mdata.mod)}")
 
-
+# %% ../nbs/08_biology.ipynb #737896ed
 def marker_table(
     expression: AnnData,  # of `gene_expression`
     groups: pd.Series,  # group of each cell [n]; missing: in no group
@@ -89,7 +89,7 @@ def genes_of(
         raise DataError(f"not among the genes that enough cells show: {', '.join(unknown)}")
     return [known[gene] for gene in asked]
 
-
+# %% ../nbs/08_biology.ipynb #51ee0729
 def plot_genes(
     coordinates: np.ndarray,  # of a picture of the space, float [n, 2]
     expression: AnnData,  # of `gene_expression`

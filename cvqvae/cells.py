@@ -87,8 +87,8 @@ def kinds_of(
 ) -> dict[str, str]:  # name -> "rna", "atac" or "protein"
     "The kinds of several modalities, see `modality_kind`; a warning names those that only their names tell."
     kinds = {name: modality_kind(adata, name) for name, adata in modalities.items()}
-    if told := [f"{name!r} is taken as {kinds[name]}" for name, adata in modalities.items() if "feature_types" not in adata.var]:
-        warnings.warn(f"{', '.join(told)}, after its name: var['feature_types'] is missing.", stacklevel=3)
+    if told := [f"{name!r} is {kinds[name]}" for name, adata in modalities.items() if "feature_types" not in adata.var]:
+        warnings.warn(f"var['feature_types'] is missing, so names say what was measured: {', '.join(told)}.", stacklevel=3)
     return kinds
 
 # %% ../nbs/00_cells.ipynb #8621b566

@@ -41,12 +41,11 @@ class Explorer:
         self.mdata, self.model, self.labels_key, self.batch_key = mdata, model, labels_key, batch_key
         self.cells = explored(mdata)
         self.coordinates = np.asarray(mdata.obsm["X_umap"] if "X_umap" in mdata.obsm else umap_coordinates(self.cells.z, seed))
-        self.source = code_modality(self.cells)
         if missing := [key for key in (labels_key, batch_key) if key and key not in self.cells.obs]:
             raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, self.cells.obs.columns))})")
         self.groupings = {key: self.cells.obs[key] for key in (labels_key, batch_key) if key}
         self.groupings |= {f"code ({name})": values for name, values in self.cells.codes.items()}
-        self.shown = {name: shown_names(adata.var).to_dict() for name, adata in self.cells.modalities.items()}
+        self.source, self.shown = code_modality(self.cells), {name: shown_names(a.var).to_dict() for name, a in self.cells.modalities.items()}
         self.asked = {name: asked_names(adata.var) for name, adata in self.cells.modalities.items()}
         self.frame, self._markers, self._colourings, self._readers = MapFrame(self.coordinates), {}, {}, {}
 

@@ -62,9 +62,9 @@ def undeclared(kind, *names):
 def test_usual_names_of_modalities_say_what_they_measure(tmp_path, kind, names):
     mdata = undeclared(kind, *names)
     mdata.write(tmp_path / "cells.h5mu")
-    with pytest.warns(UserWarning, match=f"{names[0]!r} is taken as rna, {names[1]!r} is taken as {kind}, after its name"):
+    with pytest.warns(UserWarning, match=f"names say what was measured: {names[0]!r} is rna, {names[1]!r} is {kind}"):
         assert [modality_kind(a) for a in read_any(tmp_path / "cells.h5mu").mod.values()] == ["rna", kind]
-    with pytest.warns(UserWarning, match="is taken as"):
+    with pytest.warns(UserWarning, match="names say what"):
         model = CVQVAE(mdata, epochs=1, device="cpu").fit(progress=False)
     assert model.embed(mdata) is mdata and mdata.obsm["X_cvqvae"].shape[0] == mdata.n_obs
     assert model.kinds == dict(zip(names, ("rna", kind))) and all("feature_types" not in a.var for a in mdata.mod.values())
