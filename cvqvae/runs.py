@@ -201,8 +201,12 @@ def _unused(
 _FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}<meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:; form-action 'none'; base-uri 'none'">{% endblock %}
-{% block html_head_css %}{{ super() }}<style>.jp-OutputArea-output {overflow-x: auto}
- .jp-RenderedHTMLCommon table {width: max-content}</style>{% endblock %}
+{% block html_head_css %}{{ super() }}<style>
+@media (max-width: 760px) {.jp-OutputArea-child {display: block} .jp-OutputArea-child .jp-OutputArea-output {display: block; width: auto; margin-left: 0}}
+.jp-RenderedMarkdown :is(th, td):first-child {position: sticky; left: 0; background: inherit}
+.jp-RenderedMarkdown thead tr {background: white}
+.jp-RenderedText pre {word-break: normal; overflow-wrap: anywhere}
+</style>{% endblock %}
 {% block input_group %}<details style="margin-left: 5.5rem; color: #777; font-size: 80%"><summary>code</summary>{{ super() }}</details>{% endblock %}"""
 
 
