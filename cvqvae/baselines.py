@@ -23,7 +23,7 @@ from mudata import MuData
 from .batches import chosen_threads
 from .callbacks import Callback, StopTraining
 from .canonical import fit_cca
-from .cells import DataError, modality_kind
+from .cells import KINDS, DataError, modality_kind
 from .collapse import collapse_table, unit_table
 from .generative import GENERATIVE
 from .ground_truth import Truth
@@ -84,7 +84,7 @@ def only_components(
     parts = {}
     for name, adata in mdata.mod.items():
         slot = COMPONENTS[modality_kind(adata, name)].slot
-        var = pd.DataFrame({"feature_types": adata.var["feature_types"].iloc[:1].astype(str).to_numpy()}, index=[name])
+        var = pd.DataFrame({"feature_types": [KINDS[modality_kind(adata, name)]]}, index=[name])
         parts[name] = AnnData(obs=pd.DataFrame(index=adata.obs_names), var=var, obsm={slot: components_of(adata, name)})
     light = MuData(parts)
     light.obs = mdata.obs.copy()

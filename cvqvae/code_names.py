@@ -15,6 +15,7 @@ from scipy.stats import hypergeom
 
 from .backed import in_memory
 from .cells import counts_of, modality_kind
+from .names import shown_names
 from .normalisation import centred_log_ratio
 from .partitions import checked_groups, memberships
 
@@ -43,9 +44,9 @@ def _showing_cells(
 
 def _best(
     shown: sp.csr_matrix,  # of `shown_features` [n, features]
-    features: pd.Index,  # their names
+    features: pd.Series,  # of `shown_names`
     groups: pd.Series,  # group of each cell [n]
-) -> pd.DataFrame:  # rows: group, feature, share_in, share_out, specificity, adjusted_p
+) -> pd.DataFrame:  # rows: group, feature, shown, share_in, share_out, specificity, adjusted_p
     "The fifty most specific features of every group in one modality."
     inside, total, sizes, names = _showing_cells(shown, groups)
     share_in = inside / sizes[:, None]
@@ -53,7 +54,8 @@ def _best(
     best = np.argsort(share_out - share_in, axis=1, kind="stable")[:, :50]
     rows = np.repeat(np.arange(len(names)), best.shape[1]), best.ravel()
     p = hypergeom.sf(inside[rows] - 1, len(groups), total[rows[1]], sizes[rows[0]])
-    table = {"group": names[rows[0]], "feature": features[rows[1]], "share_in": share_in[rows], "share_out": share_out[rows]}
+    table = {"group": names[rows[0]], "feature": features.index[rows[1]], "shown": features.iloc[rows[1]].to_numpy()}
+    table |= {"share_in": share_in[rows], "share_out": share_out[rows]}
     return pd.DataFrame(table | {"specificity": share_in[rows] - share_out[rows], "adjusted_p": np.minimum(p * len(features), 1)})
 
 
@@ -61,10 +63,10 @@ def specific_features(
     mdata: MuData,  # raw counts
     groups: pd.Series,  # group of each cell, index cell names [n]
     per_group: int = 5,  # features of each modality
-) -> pd.DataFrame:  # rows: modality, group, feature, share_in, share_out, specificity, adjusted_p
+) -> pd.DataFrame:  # rows: modality, group, feature, shown (see `shown_names`), share_in, share_out, specificity, adjusted_p
     "The most specific features of every group in every modality, best first; raises `DataError` where a cell has no group."
     groups = checked_groups(groups, mdata.obs_names)
-    tables = {name: _best(shown_features(adata, name), adata.var_names, groups[adata.obs_names]) for name, adata in mdata.mod.items()}
+    tables = {name: _best(shown_features(adata, name), shown_names(adata.var), groups[adata.obs_names]) for name, adata in mdata.mod.items()}
     table = pd.concat(tables, names=["modality"]).reset_index("modality").reset_index(drop=True)
     table = table[(table["adjusted_p"] < 0.05) & (table["specificity"] > 0)]
     return table.groupby(["modality", "group"], sort=False).head(per_group).reset_index(drop=True)
@@ -77,7 +79,7 @@ def feature_names(
 ) -> pd.Series:  # name of each group, index group, all different
     "Groups called after their best feature in every modality."
     names = sorted(groups.astype(str).unique())
-    best = features.drop_duplicates(["modality", "group"]).pivot(index="group", columns="modality", values="feature")
+    best = features.drop_duplicates(["modality", "group"]).pivot(index="group", columns="modality", values="shown")
     best = best.reindex(index=names, columns=list(modalities)).astype(object)
     called = best.fillna("–").agg(" / ".join, axis=1).where(best.notna().any(axis=1), "group " + best.index)
     repeat = called.groupby(called).cumcount() + 1

@@ -19,7 +19,7 @@ from .apply import add_apply_commands, run_apply
 from .cells import DataError
 from .explore_command import add_explore_command, run_explore
 from .parameters import REPORTS, add_flags, from_flags
-from .runs import run_analysis
+from .runs import run_analysis, warn_plainly
 
 # %% ../nbs/09_command.ipynb #ac8ca4f9
 _CELLS = """Paired cells are two .h5ad files with the same cells (--rna and --atac, or --rna and --adt), one file with both (--mudata), or a data
@@ -181,7 +181,7 @@ def _short_warnings():
     with warnings.catch_warnings():
         for noise in ("pkg_resources is deprecated", "The pynvml package", "var_names are not unique"):  # a protein may be called as its gene
             warnings.filterwarnings("ignore", message=noise)
-        warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+        warn_plainly()
         yield
 
 

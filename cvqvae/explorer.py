@@ -28,6 +28,7 @@ from .figures import umap_coordinates
 from .files import write_atomically
 from .integration import CVQVAE
 from .mosaic import alone
+from .names import asked_names, shown_names
 
 # %% ../nbs/08_explorer.ipynb #e29b8656
 def map_positions(
@@ -44,11 +45,12 @@ def map_positions(
 # %% ../nbs/08_explorer.ipynb #151709f3
 def marker_lists(
     markers: pd.DataFrame,  # of `group_markers`
-) -> dict[str, dict[str, list[list]]]:  # group -> modality -> [feature, share inside, share outside], best first
+) -> dict[str, dict[str, list[list]]]:  # group -> modality -> [feature, share inside, share outside, and how it is shown where that differs], best first
     "Markers as nested lists."
     found = {}
     for row in markers.itertuples():
-        found.setdefault(row.group, {}).setdefault(row.modality, []).append([row.feature, round(row.share_in, 3), round(row.share_out, 3)])
+        shown = [row.shown] if row.shown != row.feature else []
+        found.setdefault(row.group, {}).setdefault(row.modality, []).append([row.feature, round(row.share_in, 3), round(row.share_out, 3), *shown])
     return found
 
 
@@ -74,7 +76,8 @@ def feature_columns(
         rows = adata.obs_names.get_indexer(cells.obs.index)
         values = np.where(rows[:, None] < 0, np.nan, values[rows])
         unit = UNITS.get(modality_kind(adata, name), "").format(scale)
-        found += [number_column(f"{name}:{f}", f, name, v, unit, feature=True) for f, v in zip(chosen, values.T)]
+        shown = shown_names(adata.var).to_dict()
+        found += [number_column(f"{name}:{f}", shown[f], name, v, unit, feature=True) for f, v in zip(chosen, values.T)]
     return found
 
 
@@ -92,14 +95,16 @@ def predicted_columns(
         known = set(model.transforms[name].feature_names) if name != source and name in model.transforms else set()
         if wanted := [f for f in chosen if f in known]:
             values, section = model.translate(alone(adata, source, cells.obs), name, source, wanted).X, f"{name} predicted from {source}"
-            found += [number_column(f"{section}:{f}", f, section, v, "predicted", predicts=f"{name}:{f}") for f, v in zip(wanted, values.T)]
+            shown = shown_names(cells.modalities[name].var).to_dict()
+            found += [number_column(f"{section}:{f}", shown[f], section, v, "predicted", predicts=f"{name}:{f}") for f, v in zip(wanted, values.T)]
     return found
 
 # %% ../nbs/08_explorer.ipynb #a4b5bf8b
 def _named(cells: Explored, features: Sequence[str]) -> dict[str, list[str]]:
-    "Features by the modalities that have them."
-    found = {name: [f for f in dict.fromkeys(features) if f in adata.var_names] for name, adata in cells.modalities.items()}
-    if unknown := [f for f in features if not any(f in chosen for chosen in found.values())]:
+    "Features by the modalities that have them, asked for by their names or as they are shown."
+    known = {name: asked_names(adata.var) for name, adata in cells.modalities.items()}
+    found = {name: list(dict.fromkeys(names[f] for f in features if f in names)) for name, names in known.items()}
+    if unknown := [f for f in features if not any(f in names for names in known.values())]:
         here = ", ".join(f"{str(adata.var_names[0])!r} in {name}" for name, adata in cells.modalities.items())
         raise DataError(f"{len(unknown)} of {len(features)} features are in no modality, such as {unknown[0]!r}; features are called like {here}")
     return found

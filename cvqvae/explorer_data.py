@@ -149,7 +149,7 @@ def group_markers(
     modalities: dict[str, AnnData],  # name -> modality with raw counts
     groups: pd.Series,  # group of each cell, index cell names [n]; missing: in no group
     per_group: int = 6,  # features of each modality
-) -> pd.DataFrame:  # rows: modality, group, feature, share_in, share_out, specificity, ..., rank (0 for the best)
+) -> pd.DataFrame:  # rows: modality, group, feature, shown, share_in, share_out, specificity, ..., rank (0 for the best)
     "Markers of every group in every modality, where the modality has the cell."
     tables = []
     for name, adata in modalities.items():
@@ -158,7 +158,7 @@ def group_markers(
         if here.nunique() > 1:
             tables.append(specific_features(MuData({name: known}), here.dropna(), per_group))
     if not tables:
-        return pd.DataFrame(columns=["modality", "group", "feature", "share_in", "share_out", "specificity", "rank"])
+        return pd.DataFrame(columns=["modality", "group", "feature", "shown", "share_in", "share_out", "specificity", "rank"])
     table = pd.concat(tables, ignore_index=True)
     return table.assign(rank=table.groupby(["modality", "group"]).cumcount())
 

@@ -24,6 +24,7 @@ from .explorer_picture import Colouring, MapFrame, map_picture
 from .figures import umap_coordinates
 from .integration import CVQVAE
 from .mosaic import alone
+from .names import asked_names, shown_names
 
 # %% ../nbs/08_explorer_widget.ipynb #57e8d216
 class Explorer:
@@ -40,11 +41,12 @@ class Explorer:
         self.mdata, self.model, self.labels_key, self.batch_key = mdata, model, labels_key, batch_key
         self.cells = explored(mdata)
         self.coordinates = np.asarray(mdata.obsm["X_umap"] if "X_umap" in mdata.obsm else umap_coordinates(self.cells.z, seed))
-        self.source = code_modality(self.cells)
         if missing := [key for key in (labels_key, batch_key) if key and key not in self.cells.obs]:
             raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, self.cells.obs.columns))})")
         self.groupings = {key: self.cells.obs[key] for key in (labels_key, batch_key) if key}
         self.groupings |= {f"code ({name})": values for name, values in self.cells.codes.items()}
+        self.source, self.shown = code_modality(self.cells), {name: shown_names(a.var).to_dict() for name, a in self.cells.modalities.items()}
+        self.asked = {name: asked_names(adata.var) for name, adata in self.cells.modalities.items()}
         self.frame, self._markers, self._colourings, self._readers = MapFrame(self.coordinates), {}, {}, {}
 
     def markers(
@@ -91,8 +93,9 @@ def values(
     modality, _, feature = colour.partition(":")
     names = {name: feature if name == modality else colour for name in self.cells.modalities}
     for name, adata in self.cells.modalities.items():
-        if names[name] in adata.var_names:
-            found = pd.Series(self.reader(name)([names[name]])[:, 0], adata.obs_names, name=f"{name}:{names[name]}")
+        if names[name] in self.asked[name]:
+            own = self.asked[name][names[name]]
+            found = pd.Series(self.reader(name)([own])[:, 0], adata.obs_names, name=f"{name}:{self.shown[name][own]}")
             return found.reindex(self.cells.obs.index)
     raise DataError(f"{colour!r} is no column of obs and no feature; groupings: {', '.join(self.groupings)}")
 
@@ -128,7 +131,7 @@ def about(
             tables[title] = pd.DataFrame({"cells": counts, "share": counts / inside.sum()})[counts.to_numpy() > 0]
     markers = self.markers(grouping)
     for name, part in markers[markers["group"] == str(group)].groupby("modality", sort=False):
-        tables[f"markers ({name})"] = part.set_index("feature")[["share_in", "share_out"]].head(most)
+        tables[f"markers ({name})"] = part.set_index("shown")[["share_in", "share_out"]].head(most)
     tables |= self._near(grouping, str(group))
     return tables | (self._across(inside, markers[markers["group"] == str(group)], most) if self.model is not None else {})
 
@@ -160,7 +163,7 @@ def _across(self: Explorer, inside: np.ndarray, markers: pd.DataFrame, most: int
             adata = self.cells.modalities[name]
             measured = self.reader(name)(features)[adata.obs_names.isin(here.obs_names)].mean(0)
             predicted = self.model.translate(alone(here, self.source, self.cells.obs), name, self.source, features).X.mean(0)
-            tables[f"{name} from {self.source}"] = pd.DataFrame({"measured": measured, "predicted": predicted}, index=features)
+            tables[f"{name} from {self.source}"] = pd.DataFrame({"measured": measured, "predicted": predicted}, index=[self.shown[name][f] for f in features])
     return tables
 
 # %% ../nbs/08_explorer_widget.ipynb #f147d0f4
@@ -184,7 +187,7 @@ def _build(self: Explorer) -> widgets.Widget:
     first = next(iter(self.groupings))
     known = [*self.groupings, *(str(c) for c in self.cells.obs if c not in self.groupings)]
     features = self.markers(first).drop_duplicates("feature")
-    known += [f"{row.modality}:{row.feature}" for row in features.itertuples()]
+    known += [f"{row.modality}:{row.shown}" for row in features.itertuples()]
     self.colour = widgets.Combobox(value=first, options=known, description="colour by", continuous_update=False)
     self.grouping = widgets.Dropdown(value=first, options=list(self.groupings), description="select by")
     self.group = widgets.Dropdown(description="group")

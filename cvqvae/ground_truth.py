@@ -19,6 +19,7 @@ from mudata import MuData
 from .backed import is_stored
 from .cells import DataError, counts_of, modality_kind
 from .mosaic import merged_obs
+from .names import without_genome
 from .preprocessing import components_of
 
 # %% ../nbs/06_ground_truth.ipynb #d4392f26
@@ -163,7 +164,7 @@ def organism_of(
     for slot in [mdata.uns] + [part.uns for part in mdata.mod.values()]:
         if "organism" in slot:
             return _SPECIES.get(str(slot["organism"]).lower(), str(slot["organism"]))
-    names = [str(name) for key, part in mdata.mod.items() if modality_kind(part, key) == "rna" for name in part.var_names]
+    names = [str(name) for key, part in mdata.mod.items() if modality_kind(part, key) == "rna" for name in without_genome(part.var_names)]
     if ids := [name for name in names if name.upper().startswith(("ENSG0", "ENSMUSG0"))]:
         return "mouse" if np.mean([name.upper().startswith("ENSM") for name in ids]) > 0.5 else "human"
     return "human" if np.mean([name == name.upper() for name in names] or [1]) > 0.5 else "mouse"
@@ -178,7 +179,8 @@ def cycle_genes(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scib imports louvain, which warns about pkg_resources
         from scib.preprocessing import get_cell_cycle_genes
-    known, measured = get_cell_cycle_genes(organism), {str(name).upper().split(".")[0]: name for name in gene_names}
+    bare = without_genome(gene_names).astype(str)
+    known, measured = get_cell_cycle_genes(organism), {gene.upper().split(".")[0]: name for gene, name in zip(bare, gene_names)}
     column = "gene_id" if sum(name.startswith("ENS") for name in measured) > len(measured) / 2 else "gene_name"
     upper = known[column].str.upper()
     found = {phase: [measured[name] for name in names if name in measured] for phase, names in upper.groupby(known["phase"])}

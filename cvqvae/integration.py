@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
-from .cells import KINDS, DataError, modality_kind
+from .cells import KINDS, DataError, kinds_of, modality_kind
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
@@ -60,10 +60,10 @@ class CVQVAE:
         self.settings = resolve_preset(preset, variant, **({} if seed is None else {"seed": seed}), **overrides)
         self.preset_name = preset if isinstance(preset, str) else "custom"
         self.mdata, self.device = as_mudata(data, kinds, unpaired=unpaired), choose_device(device)
-        kinds = {name: modality_kind(a, name) for name, a in self.mdata.mod.items()}
+        kinds = kinds_of(self.mdata.mod)
         batches = [] if batch_key is None else batch_categories(self.mdata, batch_key)
         transforms = preprocess(self.mdata, batch_key=batch_key, seed=self.settings.training.get("seed", 0), **self.settings.preprocessing)
-        widths = tuple(components_of(self.mdata[name]).shape[1] for name in kinds)
+        widths = tuple(components_of(self.mdata[name], name).shape[1] for name in kinds)
         self._build(CellReader(kinds, widths, transforms, batch_key, batches))
         self.history = pd.DataFrame()
 

@@ -7,6 +7,7 @@ __all__ = ['merged_obs', 'join_modalities', 'presence', 'groups_of', 'batch_labe
 
 # %% ../nbs/00_mosaic.ipynb #d65776cd
 import warnings
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,9 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import axis_sums
-from .cells import DataError, counts_of, declare_kind, modality_kind
+from .cells import DataError, counts_of, declare_kind, kinds_of
 from .checks import check_modality
+from .names import spelling_advice
 
 # %% ../nbs/00_mosaic.ipynb #614e6b5c
 def merged_obs(
@@ -54,9 +56,9 @@ def join_modalities(
     features: str = "drop",  # those without a count: "drop", or "keep", where a model that knows them reads the cells
 ) -> MuData:  # all cells; those of the first modality first
     "A mosaic of all cells; cells and features without a count are dropped per modality. Raises `DataError` where too few cells link the modalities."
-    joined = {}
+    joined, kinds = {}, kinds or kinds_of(modalities)
     for name, adata in modalities.items():
-        declared = declare_kind(adata, kinds[name] if kinds else modality_kind(adata, name), name)
+        declared = declare_kind(adata, kinds[name], name)
         joined[name] = _detected_part(declared, name, features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # feature names may be shared: a protein may be called as its gene
@@ -65,7 +67,9 @@ def join_modalities(
         mdata.obs[column] = values
     paired = int(((presence(mdata) >= 0).sum(1) > 1).sum())
     if paired < least_paired:
-        raise DataError(f"{paired} cells have two modalities, at least {least_paired} are needed: cells are matched by obs_names, so make the spellings agree")
+        advice = next(filter(None, (spelling_advice(a.obs_names, b.obs_names) for a, b in combinations(joined.values(), 2))), "")
+        raise DataError(f"{paired} cells have two modalities, at least {least_paired} are needed: cells are matched by obs_names, "
+                        f"so make the spellings agree.{advice}")
     return mdata
 
 

@@ -15,7 +15,7 @@ from anndata.io import read_elem
 from mudata import MuData
 
 from .backed import axis_sums, open_group, open_modalities, write_stored
-from .cells import DataError, counts_of, declare_kind, modality_kind, pair_modalities, shared_cells
+from .cells import DataError, counts_of, declare_kind, kinds_of, pair_modalities, shared_cells
 from .files import check_file
 
 # %% ../nbs/00_stored.ipynb #339a81aa
@@ -66,7 +66,8 @@ def write_paired(
 ) -> Path:  # the same path, for `read_backed`; `uns["cvqvae_pairing"]` says what was dropped
     "Write the cells that all modalities hold, each with a count, without reading the counts as a whole; raises DataError."
     opened = {name: open_checked(source, single=True)["X"] for name, source in modalities.items()}
-    declared = {name: declare_kind(a, kinds[name] if kinds else modality_kind(a, name), name) for name, a in opened.items()}
+    kinds = kinds or kinds_of(opened)
+    declared = {name: declare_kind(a, kinds[name], name) for name, a in opened.items()}
     shared = shared_cells(declared)
     rows = {name: part.obs_names.get_indexer(shared) for name, part in declared.items()}
     filled = {name: axis_sums(counts_of(part, name), 1)[rows[name]] > 0 for name, part in declared.items()}

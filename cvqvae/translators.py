@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from .cells import DataError, counts_of
+from .cells import KINDS, DataError, counts_of, modality_kind
 from .generative import multivi_model, totalvi_model
 from .peers import Task, quietly
 
@@ -34,7 +34,8 @@ def with_incomplete(
     for name in [name for name in task.mdata.mod if name in (source, target)]:
         adata, there = task.mdata[name], counts_of(back[name], name)
         there = sp.csr_matrix(there.shape, dtype=np.float32) if name == target else sp.csr_matrix(there)
-        parts[name] = AnnData(sp.vstack([sp.csr_matrix(counts_of(adata, name)), there], format="csr"), var=adata.var[["feature_types"]].copy())
+        counts = sp.vstack([sp.csr_matrix(counts_of(adata, name)), there], format="csr")
+        parts[name] = AnnData(counts, var=pd.DataFrame({"feature_types": KINDS[modality_kind(adata, name)]}, index=adata.var_names))
         parts[name].obs_names = [*task.mdata.obs_names, *back.obs_names]
     both = MuData(parts)
     batches = [m.obs[task.batch_key].astype(str) if task.batch_key else pd.Series("all", m.obs_names) for m in (task.mdata, back)]

@@ -7,15 +7,18 @@ import sys
 
 import anndata as ad
 import mudata
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from browser import browser, needs_chromium
 
 from cvqvae import runs
 from cvqvae.cells import DataError
 from cvqvae.command import command_line, main
 from cvqvae.parameters import REPORTS, Parameters, checked, fields_of, read_parameters
 from cvqvae.simulation import simulate
+from cvqvae.tables import as_markdown
 
 
 MARKUP = "<b onclick=alert(1)>$\\frac{$</b>"  # a cell type that would be markup in a page, and broken mathematics in a figure
@@ -255,3 +258,32 @@ def test_a_failed_run_says_so_and_exits_with_1(monkeypatch, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["run-failed"]
     assert "caught fire" in (tmp_path / "run-failed" / "error.txt").read_text()
     assert "caught fire" in capsys.readouterr().err
+
+
+# the page ----------------------------------------------------------------------------------------------------------------------------
+
+
+@needs_chromium
+def test_a_wide_table_scrolls_in_its_own_box(tmp_path):
+    table = pd.DataFrame(np.ones((2, 60)), columns=[f"column{i}" for i in range(60)])
+    output = nbformat.v4.new_output("execute_result", data={"text/html": table.to_html()}, execution_count=1)
+    wide = nbformat.v4.new_output("execute_result", data={"text/markdown": as_markdown(table)}, execution_count=1)
+    cells = [nbformat.v4.new_code_cell("1", outputs=[one]) for one in (output, wide)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "r.ipynb")
+    path = runs.write_html(tmp_path / "r.ipynb")
+    with browser() as page:
+        for width in (1200, 400):
+            page.size(width, 800, phone=width == 400)
+            page.open(path.as_uri(), "document.readyState === 'complete'")
+            assert page.js("document.body.scrollWidth <= innerWidth")
+            for box in page.js("[...document.querySelectorAll('.jp-OutputArea-output')].map(box => [box.scrollLeft = 90, box.scrollLeft])"):
+                assert box == [90, 90]
+            rows = "[...document.querySelectorAll('.jp-RenderedMarkdown td:first-child')].map(cell => cell.getBoundingClientRect().left)"
+            assert min(page.js(rows)) >= 0
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_warns_in_sentences(name):
+    cells = [cell["source"] for cell in nbformat.read(runs.analysis_path(name), 4).cells if cell["cell_type"] == "code"]
+    shown = next(number for number, source in enumerate(cells) if "load_cells(parameters)" in source)
+    assert any("\nwarn_plainly()\n" in source for source in cells[:shown])

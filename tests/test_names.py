@@ -1,0 +1,78 @@
+"What is called in unusual ways is read all the same: genomes before genes, kinds in the names of modalities, barcodes in other spellings."
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from mudata import MuData
+
+from cvqvae import CVQVAE, DataError
+from cvqvae.cells import modality_kind
+from cvqvae.datasets import read_any, simulate
+from cvqvae.ground_truth import Truth, cycle_genes, organism_of
+from cvqvae.mosaic import join_modalities
+
+
+@pytest.mark.parametrize("genome", ["GRCh38_", "GRCh38______", "hg19_", "GRCh38-2020-A_"])
+def test_a_genome_before_the_genes_hides_neither_cycle_nor_organism(genome):
+    mdata = simulate(n_cells=60, n_genes=300, n_peaks=100)
+    del mdata.uns["organism"]
+    for adata in mdata.mod.values():
+        adata.uns.pop("organism", None)
+    plain = Truth.from_mudata(mdata)
+    assert plain.cycle is not None, plain.reasons
+    names = mdata["rna"].var_names
+    mdata["rna"].var_names = genome + names
+    truth = Truth.from_mudata(mdata)
+    assert truth.organism == plain.organism == "human"
+    assert truth.cycle is not None and np.allclose(truth.cycle, plain.cycle)
+    assert mdata["rna"].var_names[0] == genome + names[0]
+    found = cycle_genes(mdata["rna"].var_names, "human")
+    assert all(gene.startswith(genome) for genes in found.values() for gene in genes)
+
+
+@pytest.mark.parametrize("genes", [["mm10___Cd3e", "mm10___Lyz2", "mm10___mt-Co1"], ["mm10___ENSMUSG00000032093"], ["Cd3e", "Lyz2"]])
+def test_mice_are_known_by_their_genes(genes):
+    var = pd.DataFrame({"feature_types": "Gene Expression"}, index=genes)
+    assert organism_of(MuData({"rna": AnnData(np.ones((3, len(genes)), np.float32), var=var)})) == "mouse"
+
+
+def test_map_says_how_barcodes_are_made_to_agree(tmp_path):
+    mdata = simulate(n_cells=60, kind="protein", n_genes=200, n_proteins=20)
+    barcodes = pd.Index(["".join(np.random.default_rng(i).choice(list("ACGT"), 16)) for i in range(60)])
+    rna, adt = mdata["rna"].copy(), mdata["protein"].copy()
+    rna.obs_names, adt.obs_names = barcodes + "-1", "s1_" + barcodes
+    with pytest.raises(DataError, match="str.extract"):
+        join_modalities({"rna": rna, "protein": adt})
+    adt.obs_names = adt.obs_names.str[3:] + "-2"
+    rna.obs_names = [f"cell {i}" for i in range(60)]
+    with pytest.raises(DataError, match="make the spellings agree.$"):
+        join_modalities({"rna": rna, "protein": adt})
+
+
+
+
+def undeclared(kind, *names):
+    "Paired cells whose modalities have other names and say nothing about what they measure."
+    parts = dict(zip(names, simulate(n_cells=60, kind=kind, n_genes=200, n_peaks=120, n_proteins=20).mod.values()))
+    return MuData({name: AnnData(a.X, obs=a.obs[[]], var=a.var[[]]) for name, a in parts.items()})
+
+
+@pytest.mark.parametrize("kind, names", [("atac", ("rna", "atac")), ("atac", ("GEX", "peaks")), ("protein", ("rna", "prot")), ("protein", ("gex", "adt"))])
+def test_usual_names_of_modalities_say_what_they_measure(tmp_path, kind, names):
+    mdata = undeclared(kind, *names)
+    mdata.write(tmp_path / "cells.h5mu")
+    with pytest.warns(UserWarning, match=f"names say what was measured: {names[0]!r} is rna, {names[1]!r} is {kind}"):
+        assert [modality_kind(a) for a in read_any(tmp_path / "cells.h5mu").mod.values()] == ["rna", kind]
+    with pytest.warns(UserWarning, match="names say what"):
+        model = CVQVAE(mdata, epochs=1, device="cpu").fit(progress=False)
+    assert model.embed(mdata) is mdata and mdata.obsm["X_cvqvae"].shape[0] == mdata.n_obs
+    assert model.kinds == dict(zip(names, ("rna", kind))) and all("feature_types" not in a.var for a in mdata.mod.values())
+    assert model.translate(mdata[names[0]], to=names[1], source=names[0]).n_obs == mdata.n_obs
+    assert Truth.from_mudata(mdata).components is not None
+
+
+@pytest.mark.parametrize("names, words", [(("rna", "chromatin"), "'chromatin' does not say"), (("atac", "rna"), "swap the files")])
+def test_names_that_say_nothing_or_lie_are_errors(names, words):
+    with pytest.raises(DataError, match=words):
+        CVQVAE(undeclared("atac", *names))

@@ -1,0 +1,109 @@
+"People read symbols where genes are called by Ensembl's ids; files, models and matching keep the ids."
+
+import json
+
+import pandas as pd
+import pytest
+from browser import browser, needs_chromium
+
+from cvqvae import CVQVAE
+from cvqvae.datasets import simulate
+from cvqvae.explorer import explorer_content, export_explorer
+from cvqvae.explorer_widget import Explorer
+from cvqvae.metacells import metacells
+from cvqvae.names import asked_names, shown_names
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    mdata = simulate(n_cells=200, n_genes=300, n_peaks=300, seed=0)
+    rna = mdata["rna"]
+    rna.var = rna.var.assign(feature_name=rna.var_names).set_axis([f"ENSG{i:011d}" for i in range(rna.n_vars)])
+    model = CVQVAE(mdata, epochs=3, n_codes=16, device="cpu").fit(progress=False)
+    model.embed(mdata)
+    mdata.obsm["X_umap"] = mdata.obsm["X_cvqvae"][:, :2]
+    return model, mdata
+
+
+def symbols(mdata):
+    return mdata["rna"].var["feature_name"]
+
+
+@pytest.fixture
+def page():
+    with browser() as opened:
+        yield opened
+
+
+def test_metacells_are_called_by_symbols_and_keep_ids(fitted):
+    model, mdata = fitted
+    found = metacells(model, n_metacells=4)
+    genes = found.obs["name"].str.split(" / ").str[0]
+    assert not found.obs["name"].str.contains("ENSG").any()
+    assert set(genes[~genes.str.match("–|group ")]) <= set(symbols(mdata))
+    assert list(found["rna"].var_names) == list(mdata["rna"].var_names)
+
+
+def test_the_page_shows_symbols_under_keys_of_ids(fitted):
+    model, mdata = fitted
+    gene, symbol = symbols(mdata).index[5], symbols(mdata).iloc[5]
+    content = explorer_content(mdata, "cell_type", features=[symbol], most_features=40, model=model)
+    genes = {c["key"]: c["label"] for c in content["columns"] if c.get("feature") and c["group"] == "rna"}
+    assert genes[f"rna:{gene}"] == symbol
+    assert not any("ENSG" in label for label in genes.values()) and "ENSG" not in json.dumps(content["code_names"])
+    rows = [row for group in content["markers"]["cell_type"].values() for row in group.get("rna", [])]
+    assert rows and all(symbols(mdata)[row[0]] == row[3] for row in rows)
+    assert explorer_content(mdata, features=[gene], most_features=1)["columns"][-1]["key"].startswith("rna:ENSG")
+
+
+@needs_chromium
+def test_the_browser_finds_a_gene_by_either_name(fitted, page, tmp_path):
+    model, mdata = fitted
+    gene, symbol = symbols(mdata).index[5], symbols(mdata).iloc[5]
+    path = export_explorer(mdata, tmp_path / "cells.html", labels_key="cell_type", features=[gene], most_features=300)
+    marked = explorer_content(mdata, "cell_type", most_features=40)["markers"]["cell_type"]
+    page.open(f"{path.as_uri()}#type={next(name for name, group in marked.items() if 'rna' in group)}")
+    for asked in (symbol, gene):
+        page.js("document.getElementById('search').value = ''")
+        page.js("document.getElementById('search').focus()")
+        page.call("Input.insertText", text=asked)
+        page.key("Enter")
+        page.wait(f"document.documentElement.dataset.colour === {json.dumps(f'rna:{gene}')}")
+    page.wait("document.querySelector('[data-markers=rna] button') !== null")
+    first = page.js("document.querySelector('[data-markers=rna] button').textContent")
+    page.js("document.querySelector('[data-markers=rna] button').click()")
+    page.wait(f"document.documentElement.dataset.colour === {json.dumps('rna:' + symbols(mdata)[lambda s: s == first].index[0])}")
+    assert "ENSG" not in page.js("document.body.innerText") and page.complaints() == []
+
+
+def test_the_notebook_widget_speaks_in_symbols(fitted):
+    model, mdata = fitted
+    view = Explorer(mdata, model, "cell_type")
+    gene, symbol = symbols(mdata).index[5], symbols(mdata).iloc[5]
+    assert view.values(symbol).equals(view.values(gene)) and view.values(f"rna:{gene}").name == f"rna:{symbol}"
+    for group in mdata.obs["cell_type"].unique():
+        assert not any("ENSG" in table.to_html() for table in view.about("cell_type", group).values())
+    view.widget  # noqa: B018
+    assert not any("ENSG" in option for option in view.colour.options) and any(o.startswith("rna:") for o in view.colour.options)
+
+
+def test_predictions_keep_the_ids(fitted):
+    model, mdata = fitted
+    assert list(model.translate(mdata["atac"], to="rna").var_names) == list(model.transforms["rna"].feature_names)
+    assert model.transforms["rna"].feature_names.str.startswith("ENSG").all()
+
+
+@pytest.mark.parametrize("column", ["feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol", "Symbol", "hgnc_symbol", "features"])
+def test_usual_columns_of_symbols(column):
+    var = pd.DataFrame({"n": [1, 2, 3], column: ["CD4", "CD8A", "LYZ"]}, index=["ENSG00000010610.12", "ENSG00000153563.15", "ENSG00000090382.6"])
+    assert shown_names(var).tolist() == ["CD4", "CD8A", "LYZ"]
+    assert shown_names(var.set_axis(["GRCh38_" + name for name in var.index])).tolist() == ["CD4", "CD8A", "LYZ"]
+    assert asked_names(var)["LYZ"] == "ENSG00000090382.6"
+
+
+def test_columns_that_hold_no_symbols_are_passed_over():
+    ids = [f"ENSMUSG{i:011d}" for i in range(4)]
+    var = pd.DataFrame({"feature_name": ids, "features": pd.Categorical(["gene"] * 4), "symbol": ["Cd4", "", "nan", "Lyz2"]}, index=ids)
+    assert shown_names(var).tolist() == ["Cd4", ids[1], ids[2], "Lyz2"]
+    assert shown_names(var.drop(columns="symbol")).tolist() == ids
+    assert shown_names(var.iloc[:0]).tolist() == []
