@@ -19,6 +19,7 @@ from .checks import DataError
 KINDS = {"rna": "Gene Expression", "atac": "Peaks", "protein": "Antibody Capture"}
 _REGION = re.compile(r"^[\w.]+[:\-_]\d+[\-_]\d+$")
 _GENES = set("ACTB GAPDH B2M MALAT1 CD3E CD3D MS4A1 LYZ NKG7 HBB MKI67 TOP2A PCNA GAD1 GAD2 SLC17A7 MBP PTPRC EPCAM KRT5 KRT14".split())
+_ID = r"(?i)^ENS[A-Z]*G\d+"
 _ANTIBODY = r"(?i)^(?:anti[-_. ])?(?:(?:human|mouse|rat|hu|ms|rt)[-_. ])*CD\d+|totalseq"
 
 # %% ../nbs/00_names.ipynb #8c089399
@@ -35,7 +36,7 @@ def is_gene(
 ) -> bool:  # True when Ensembl gene ids prevail or two well-known symbols occur
     "Do these features look like genes?"
     upper = names.astype(str).str.upper()
-    return bool(upper.str.match(r"ENS[A-Z]*G\d+").mean() > 0.5 or len(_GENES & set(upper)) > 1)
+    return bool(upper.str.match(_ID).mean() > 0.5 or len(_GENES & set(upper)) > 1)
 
 
 def is_antibody(
@@ -73,7 +74,6 @@ def without_genome(
     return bare if (bare != plain).all() else names
 
 # %% ../nbs/00_names.ipynb #cda8fc24
-_ID = r"(?i)^ENS[A-Z]*G\d+"
 _SYMBOLS = """feature_name gene_symbols gene_symbol gene_name gene_names symbol symbols hgnc_symbol mgi_symbol external_gene_name gene_short_name
 genesymbol genesymbols feature_names features gene genes""".split()
 
@@ -124,7 +124,7 @@ _BARCODE = "([ACGTN]{8,})"
 
 def spelling_advice(
     first: pd.Index,  # names of the cells of one modality
-    second: pd.Index,  # of another; none is shared
+    second: pd.Index,  # of another; none is shared, or too few
 ) -> str:  # a sentence, or nothing where the barcodes differ, too
     "What to do about cells whose barcodes agree while their names do not."
     barcodes = [names.astype(str).str.extract(_BARCODE, expand=False) for names in (first, second)]
