@@ -152,17 +152,17 @@ def check_components(
     values,  # [n, k]
     name: str,  # of the modality
     slot: str,  # key of `obsm`
-) -> np.ndarray:  # float32 [n, k]; raises DataError
+) -> np.ndarray:  # float32 [n, k], the given array where it is of that kind; raises DataError
     "Refuse components that are no finite, varying numbers."
     where, fix = f"obsm[{slot!r}] of {name!r}", f"remove it (del adata.obsm[{slot!r}]) to have it computed, or mend it."
     try:
         with np.errstate(over="ignore"):
-            numbers = np.asarray(values.toarray() if sp.issparse(values) else values).astype(np.float32)
+            numbers = np.asarray(values.toarray() if sp.issparse(values) else values).astype(np.float32, copy=False)
     except (TypeError, ValueError) as error:
         raise DataError(f"{where} does not hold numbers ({error}): {fix}") from error
     if numbers.ndim != 2 or 0 in numbers.shape:
         raise DataError(f"{where} has the shape {numbers.shape} instead of cells x components: {fix}")
-    if not np.isfinite(numbers).all():
+    if not np.isfinite([numbers.min(), numbers.max()]).all():  # of the extremes, which are as large as a number and not as a table
         raise DataError(f"{where} holds NaN or infinite values: {fix}")
     if len(numbers) > 1 and not np.ptp(numbers, axis=0).any():
         raise DataError(f"{where} does not vary between cells (too few cells?): {fix}")

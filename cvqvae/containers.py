@@ -7,13 +7,15 @@ __all__ = ['one_hot', 'as_mudata', 'place_latent', 'storable', 'write_latent']
 
 # %% ../nbs/05_containers.ipynb #23530450
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from mudata import MuData
+from torch import Tensor
 
 from .cells import DataError, modality_kind, pair_modalities
 from .checks import check_modalities
@@ -71,16 +73,22 @@ def place_latent(
     block: Latent,  # of some of them
     rows: np.ndarray,  # where these belong, int64
     n_cells: int,  # all of them
+    room: Callable = np.empty,  # takes a shape and makes a float32 array
 ) -> Latent:  # on the CPU, without a penalty
     "Put the latent of some cells to their places in the latent of all."
     parts = [block.z, block.e, block.codes]
     if whole is None:
-        nothing = [None if part is None else math.nan if part.is_floating_point() else -1 for part in parts]
-        whole = Latent(*(part if part is None else part.new_full((n_cells, *part.shape[1:]), fill, device="cpu") for part, fill in zip(parts, nothing)), None)
+        whole = Latent(*(part if part is None else _nothing(part, n_cells, room) for part in parts), None)
     for target, part in zip(whole, parts):
         if part is not None:
             target[rows] = part.cpu()
     return whole
+
+
+def _nothing(part: Tensor, n_cells: int, room: Callable) -> Tensor:
+    if not part.is_floating_point():
+        return torch.full((n_cells,), -1)
+    return torch.from_numpy(room((n_cells, *part.shape[1:]))).fill_(math.nan)
 
 
 def storable(

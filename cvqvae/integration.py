@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from mudata import MuData
 from torch import Tensor
 
+from .backed import room_for
 from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
 from .cells import KINDS, DataError, kinds_of, modality_kind
@@ -140,17 +141,17 @@ def _complete_first(self: CVQVAE) -> list[CellData]:
 def latents(
     self: CVQVAE,
     data: MuData | AnnData | None = None,  # None: the training cells
-    block: int = 16384,  # cells at a time
-) -> dict[str, Latent]:  # per modality that is there, and "joint": z, e (float32 [n, d]) and codes (int64 [n]) on the CPU
+    block: int = 4096,  # cells at a time
+) -> dict[str, Latent]:  # per modality that is there, and "joint": z, e (float32 [n, d], mapped where counts are on disk) and codes (int64 [n]) on the CPU
     "What the model makes of cells, as tensors; a cell that lacks a modality has a joint latent all the same."
     data = self._checked(data)
-    found = {}
+    found, room = {}, room_for(*(matrix for adata in data.mod.values() for matrix in (adata.X, *adata.layers.values())))
     for where, cells in self.reader.groups(data, data is self.mdata):
         for block_rows in torch.arange(len(cells)).split(block):
             for source, latent in self._encode_block(cells.rows(block_rows)).items():
                 name, column = (JOINT, -1) if source == JOINT else (self.modalities[source], source)
                 n_cells = data.n_obs if name == JOINT else data[name].n_obs
-                found[name] = place_latent(found.get(name), latent, where[block_rows.numpy(), column], n_cells)
+                found[name] = place_latent(found.get(name), latent, where[block_rows.numpy(), column], n_cells, room)
     return {name: found[name] for name in [*self.modalities, JOINT] if name in found}
 
 

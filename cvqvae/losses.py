@@ -131,12 +131,19 @@ def cross_predictability(
     seed: int = 0,  # of the subset
 ) -> list[float]:  # per modality, from 0.01 (nothing) to 1
     "Share of each modality's variance that the nearest neighbours in the other modalities explain."
-    n = len(inputs[0])
-    rows = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:max_cells]
-    blocks = [x[rows.to(x.device)].cpu().numpy() for x in inputs]
-    k = min(n_neighbors, len(rows) - 1)
+    rows = _some_rows(inputs[0], max_cells, seed)
+    return _known_shares([x[rows] for x in inputs], n_neighbors)
+
+
+def _some_rows(x: Tensor, max_cells: int = 10_000, seed: int = 0) -> Tensor:
+    return torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:max_cells].to(x.device)
+
+
+def _known_shares(inputs: list[Tensor], n_neighbors: int = 20) -> list[float]:
+    blocks = [x.cpu().numpy() for x in inputs]
+    n, k = len(blocks[0]), min(n_neighbors, len(blocks[0]) - 1)
     shares = _explained(blocks, k)
-    while max(shares) < 1 / n_neighbors and 2 * k <= min(8 * n_neighbors, len(rows) / 5):
+    while max(shares) < 1 / n_neighbors and 2 * k <= min(8 * n_neighbors, n / 5):
         k *= 2
         shares = _explained(blocks, k)
     return [float(np.clip(share, 0.01, 1)) for share in shares]
@@ -160,6 +167,8 @@ def set_modality_weights(
     "Weigh the modalities by their cross-predictability to the configured power."
     power, weights = model.config.reliability_power, np.ones(len(inputs))
     if power:
-        weights = np.array(cross_predictability([model.corrected(x, i, batch) for i, x in enumerate(inputs)])) ** power
+        rows = _some_rows(inputs[0])  # those of `cross_predictability`, taken before the offsets are: a copy of all cells would be large
+        part = [model.corrected(x[rows], i, None if batch is None else batch[rows]) for i, x in enumerate(inputs)]
+        weights = np.array(_known_shares(part)) ** power
     for i, weight in enumerate(weights / weights.mean()):
         getattr(model, f"modality_weight_{i}").fill_(float(weight))

@@ -43,14 +43,14 @@ class CellReader:
         adata: AnnData,  # cells of one modality
         name: str,  # of the modality
         fitted: bool = False,  # training cells, whose components are in their slot
-    ) -> np.ndarray:  # float32 [n, k]
+    ) -> np.ndarray:  # float32 [n, k]; not a copy where it need not be
         "Components of cells as they are; raises `DataError` where the model was built for others."
         transform = self.transforms.get(name)
         values = components_of(adata, name) if fitted or transform is None else transform.transform(adata)
         expected = self.widths[list(self.kinds).index(name)]
         if values.shape[1] != expected:
             raise DataError(f"{name}: {values.shape[1]} components, but the model was built for {expected}")
-        return np.ascontiguousarray(values, dtype=np.float32)
+        return np.require(values, np.float32, "CW")  # PyTorch warns of arrays that cannot be written to
 
 # %% ../nbs/05_reading.ipynb #0dc40d0f
 @patch
@@ -89,9 +89,11 @@ def groups(
         self._line_up(by_name, rows, labels.to_numpy())
     return [self._group(cells, rows[cells], by_name, covariate) for cells in groups_of(rows)]
 
-
+# %% ../nbs/05_reading.ipynb #2235c022
 @patch
 def _line_up(self: CellReader, by_name: dict[str, np.ndarray], rows: np.ndarray, labels: np.ndarray, least: int = 50) -> None:
+    for name in by_name.keys() - self.transforms.keys():
+        by_name[name] = by_name[name].copy()  # these are the user's own
     for label in set(labels) - set(self.batches):
         mine = rows[labels == label]
         complete = mine[(mine >= 0).all(1)]
@@ -108,8 +110,13 @@ def _line_up(self: CellReader, by_name: dict[str, np.ndarray], rows: np.ndarray,
 
 @patch
 def _group(self: CellReader, cells: np.ndarray, rows: np.ndarray, by_name: dict[str, np.ndarray], covariate) -> tuple[np.ndarray, CellData]:
-    inputs = [torch.from_numpy(by_name[n][rows[:, i]]) if rows[0, i] >= 0 else None for i, n in enumerate(self.kinds)]
-    return np.column_stack([rows, cells]), CellData(inputs, None if covariate is None else covariate[torch.from_numpy(cells)])
+    inputs = [_rows_of(by_name[n], rows[:, i]) if rows[0, i] >= 0 else None for i, n in enumerate(self.kinds)]
+    return np.column_stack([rows, cells]), CellData(inputs, None if covariate is None else _rows_of(covariate.numpy(), cells))
+
+
+def _rows_of(values: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    "Some rows; all of them in their order are not copied."
+    return torch.from_numpy(values if np.array_equal(rows, np.arange(len(values))) else values[rows])
 
 # %% ../nbs/05_reading.ipynb #79eb90b1
 @patch

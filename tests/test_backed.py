@@ -73,6 +73,37 @@ def test_components_in_a_memory_map_are_written(file, tmp_path):
     assert np.array_equal(written["rna"].obsm["X_pca"], mapped) and np.array_equal(written.obsm["X_joint"], mapped)
 
 
+def lies_in_a_file(array):
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None)
+    return array is not None
+
+
+def test_what_is_computed_from_counts_on_disk_lies_on_disk_and_is_not_copied(file):
+    stored = read_any(file, backed=True)
+    model = CVQVAE(stored, batch_key="batch", epochs=1, n_components=8)
+    for adata, inputs in zip(stored.mod.values(), model._complete_first()[0].inputs):
+        assert np.shares_memory(inputs.numpy(), adata.obsm["X_lsi" if "X_lsi" in adata.obsm else "X_pca"])
+    model.fit(progress=False).embed()
+    tables = [stored.obsm["X_cvqvae"]] + [adata.obsm[key] for adata in stored.mod.values() for key in ("X_cvqvae", "X_cvqvae_quantized")]
+    latents = model.latents(stored)["joint"].z.numpy()
+    assert all(type(table) is np.ndarray and np.isfinite(table).all() for table in tables)
+    assert lies_in_a_file(stored["rna"].obsm["X_pca"]) and np.array_equal(latents, stored.obsm["X_cvqvae"])
+
+
+def test_a_temporary_folder_without_room_is_named_before_the_training(file):
+    limited = f"""
+        import resource
+        from cvqvae import CVQVAE
+        from cvqvae.datasets import read_any
+        stored = read_any({str(file)!r}, backed=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, -1))
+        CVQVAE(stored)
+    """
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(limited)], capture_output=True, text=True)
+    assert run.returncode == 1 and "has no room for" in run.stderr and "TMPDIR" in run.stderr
+
+
 def test_new_cells_on_disk(cells, file):
     model = CVQVAE(cells.copy(), epochs=1, n_components=8).fit(progress=False)
     stored = read_any(file, backed=True)

@@ -360,6 +360,23 @@ def test_cells_without_a_batch_column_are_told_what_to_do(fitted, cells):
     assert np.isfinite(fitted.embed(new).obsm["X_cvqvae"]).all()
 
 
+@pytest.mark.filterwarnings("ignore:obsm")
+def test_components_of_ones_own_are_lined_up_in_a_copy(cells):
+    parts = [cells[:200].copy(), cells[100:].copy()]
+    whole = CVQVAE(cells.copy(), n_components=8).mdata
+    for name, slot in (("rna", "X_pca"), ("atac", "X_lsi")):
+        for part, values in zip(parts, (whole[name].obsm[slot][:200], whole[name].obsm[slot][100:] + 2)):
+            given.setflags(write=False)
+            part[name].obsm[slot] = values
+    parts[1].obs["batch"] = "new"
+    model = CVQVAE(parts[0], batch_key="batch", **SMALL).fit(progress=False)
+    before = parts[1]["rna"].obsm["X_pca"].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = model.reader.groups(parts[1])[0][1].inputs[0].numpy()
+    assert np.array_equal(parts[1]["rna"].obsm["X_pca"], before) and (before - read).mean() > 0.5
+
+
 def test_translate_writes_features_by_name(folder, fitted, cells):
     wanted = list(fitted.transforms["atac"].feature_names[[3, 1]])
     flags = ["--model", folder / "model", "--rna", folder / "rna.h5ad", "--to", "atac", "--features", ",".join(wanted), "--out", folder / "peaks.h5ad"]

@@ -19,9 +19,11 @@ imported = process.memory_info().rss / 2**30
 
 
 def watch():
+    "Seconds, resident memory, and the part of it that no file stands behind, in GiB."
     while True:
-        line.append((round(time.time() - started, 2), process.memory_info().rss / 2**30))
-        time.sleep(0.2)
+        memory = process.memory_info()
+        line.append((round(time.time() - started, 2), memory.rss / 2**30, (memory.rss - memory.shared) / 2**30))
+        time.sleep(0.1)
 
 
 threading.Thread(target=watch, daemon=True).start()
