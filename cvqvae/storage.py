@@ -143,7 +143,9 @@ _positive = lambda value: isinstance(value, int | float) and not isinstance(valu
 
 def _describes_transform(facts: dict) -> bool:
     scaling = (facts.get("target_sum", 1.0), 1 + facts.get("share", 0.0))
-    return _texts(facts["feature_names"]) and _whole(facts["n_components"], facts["seed"]) and all(map(_positive, scaling))
+    symbols = facts.get("symbols", {})
+    named = _texts(facts["feature_names"]) and isinstance(symbols, dict) and _texts(list(symbols.values()))
+    return named and _whole(facts["n_components"], facts["seed"]) and all(map(_positive, scaling))
 
 
 _FACTS = {
