@@ -126,8 +126,8 @@ def meant_by(
     if not name.strip("-"):
         return ""
     near = [name] if name in folded else [other for other in folded if other.startswith(f"{name}-")]
-    if not near and not _REGION.match(asked.strip()):
-        near = get_close_matches(name, folded, most, 0.75)
+    if not near and not _REGION.match(str(asked).strip()):
+        near = get_close_matches(name, folded, most, 0.8)
     return f" Did you mean {' or '.join(repr(folded[other]) for other in near[:most])}?" if near else ""
 
 # %% ../nbs/00_names.ipynb #ce995622
@@ -160,6 +160,7 @@ def spelling_advice(
 def doubt_pairing(
     first: pd.Index,  # names of the cells of one modality
     second: pd.Index,  # of another
+    least: float = 0.1,  # share of the smaller that both should have; 0 where cells of one modality are expected
 ) -> str:  # a sentence, or nothing; raises DataError where the pairs must be wrong
     "Why cells that are called alike may not be the same cells."
     if all(len(names) > 1 and list(names[:2]) == ["0", "1"] and names[-1] == str(len(names) - 1) for names in (first, second)):
@@ -168,7 +169,7 @@ def doubt_pairing(
                             "Set obs_names of both to their barcodes.")
         return "The cells are only numbered, 0, 1, 2, ..., and were paired by that: right only where both files hold the same cells in the same order."
     shared, smaller = int(first.isin(second).sum()), min(len(first), len(second))
-    if shared < smaller / 10:
+    if shared < least * smaller:
         return (f"Only {shared:,} of {smaller:,} cell names are in both files. Barcodes of different samples coincide by chance: make sure that both "
                 "files are of the same samples, spelled alike.")
     return ""

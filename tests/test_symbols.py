@@ -147,6 +147,8 @@ def test_an_error_offers_what_was_meant(fitted):
             ask(symbol.lower())
     with pytest.raises(DataError, match=f"Did you mean '{symbol}'"):
         genes_of(mdata["rna"], [symbol.lower()])
+    with pytest.raises(DataError, match="1 of 1 features are not predicted by this model, such as 7"):
+        model.translate(mdata["atac"], to="rna", features=[7])
     many = [f"chr{i % 22}-{i * 1000}-{i * 1000 + 500}" for i in range(100_000)]
     assert meant_by("chr1:1000-1500", many).endswith("'chr1-1000-1500'?") and meant_by("chr1-1000-1501", many) == ""
 
