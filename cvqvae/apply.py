@@ -21,8 +21,8 @@ from .datasets import read_checked, read_modality
 from .files import probe_once, write_atomically
 from .integration import CVQVAE
 from .labels import LabelTransfer
-from .mosaic import join_modalities
-from .parameters import KIND_OF_FLAG
+from .mosaic import join_modalities, presence
+from .parameters import KIND_OF_FLAG, names_of
 
 # %% ../nbs/09_apply.ipynb #13e87f6e
 def read_for(
@@ -72,7 +72,7 @@ def check_reference(
     model: CVQVAE,  # trained
     reference: MuData,  # cells with embeddings
     path: str,  # for the error
-    max_cells: int = 100,  # that are looked at
+    max_cells: int = 100,  # that are looked at, of each modality
 ) -> None:  # raises DataError
     "Refuse cells that another model has embedded: some of a batch that training has seen are embedded again, or all where there are none."
     names = [name for name in model.kinds if name in reference.mod and "X_cvqvae" in reference[name].obsm]
@@ -80,12 +80,18 @@ def check_reference(
     try:
         labels = model.reader.labels_of(reference)
         seen = np.ones(reference.n_obs, bool) if labels is None else labels.isin(model.reader.batches).to_numpy()
-        part, limit = (reference[np.flatnonzero(seen)[:max_cells]].copy(), 0.1) if seen.sum() > 1 else (reference, 0.5)
+        part, limit = (reference[_some_of_each(reference, names, seen, max_cells)].copy(), 0.1) if seen.sum() > 1 else (reference, 0.5)
         again = model.latents(part)
     except DataError as error:
         raise DataError(f"{path} does not fit this model ({error}): {fix}") from error
     if any(_differ(part[name].obsm["X_cvqvae"], again[name].z.numpy(), limit) for name in names if name in again):
         raise DataError(f"{path} was embedded by another model, so its cells lie elsewhere: {fix}")
+
+
+def _some_of_each(reference: MuData, names: list[str], seen: np.ndarray, most: int) -> np.ndarray:
+    "Positions of the first cells of every modality, each once."
+    measured = (presence(reference, names) >= 0).T if names else [seen]
+    return np.unique(np.concatenate([np.flatnonzero(seen & here)[:most] for here in measured]))
 
 
 def _differ(first: np.ndarray, second: np.ndarray, limit: float) -> bool:
@@ -147,7 +153,7 @@ def translate_files(
     files: dict[str, str],  # one flag -> .h5ad file
     to: str,  # modality to predict, as the model calls it, or its flag
     out: str | Path,  # .h5ad to be written
-    features: list[str] | None = None,  # names; None: all
+    features: list[str] | None = None,  # names or symbols; None: all
 ) -> AnnData:  # what was written
     "Predict a modality of new cells: normalised values, float32. Raises `DataError`."
     path, fitted = new_file(out, ".h5ad"), CVQVAE.load(model)
@@ -191,7 +197,7 @@ def add_apply_commands(
     for flag, text in {"--reference": "the integrated.h5mu of the model's run", "--labels": "column of its obs with cell types"}.items():
         commands.choices["map"].add_argument(flag, metavar="FILE" if flag == "--reference" else "COLUMN", help=text)
     commands.choices["translate"].add_argument("--to", required=True, metavar="NAME", help="modality to predict, e.g. atac")
-    commands.choices["translate"].add_argument("--features", metavar="NAMES", help="features to predict, separated by commas (default: all)")
+    commands.choices["translate"].add_argument("--features", metavar="NAMES", help="names or symbols of features, separated by commas (default: all)")
 
 
 def run_apply(
@@ -202,7 +208,9 @@ def run_apply(
     if flags.analysis == "map":
         report = map_files(flags.model, files, flags.out, flags.reference, flags.labels)
         return f"{report.to_string()}\n\nThe mapped cells: {flags.out}"
-    features = [name.strip() for name in flags.features.split(",")] if flags.features else None
+    features = None if flags.features is None else names_of(flags.features)
+    if features == []:
+        raise DataError("--features names no feature: leave it out to predict all")
     predicted = translate_files(flags.model, files, flags.to, flags.out, features)
     what = predicted.uns["cvqvae_translation"]["values"]
     return f"{predicted.n_obs:,} cells, {predicted.n_vars:,} features of {flags.to} predicted ({what}): {flags.out}"

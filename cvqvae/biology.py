@@ -23,7 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from .backed import in_memory
 from .cells import DataError, counts_of, modality_kind
 from .figures import OKABE_ITO, figure_style
-from .names import asked_names, shown_names
+from .names import asked_names, meant_by, shown_names
 from .normalisation import log_normalised
 
 # %% ../nbs/08_biology.ipynb #ee5c5ab5
@@ -86,7 +86,7 @@ def genes_of(
     "The genes that somebody asked for."
     known = asked_names(expression.var)
     if unknown := [gene for gene in asked if gene not in known]:
-        raise DataError(f"not among the genes that enough cells show: {', '.join(unknown)}")
+        raise DataError(f"not among the genes that enough cells show: {', '.join(unknown)}.{meant_by(unknown[0], known)}")
     return [known[gene] for gene in asked]
 
 # %% ../nbs/08_biology.ipynb #51ee0729

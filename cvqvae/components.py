@@ -18,6 +18,7 @@ from fastcore.basics import patch
 
 from .backed import is_stored, room_for, row_blocks
 from .cells import DataError, counts_of
+from .names import shown_names
 from .normalisation import centred_log_ratio, log_normalised
 from .streaming import add_moments, covariance, mean_variance, principal_axes, variable_genes
 
@@ -36,7 +37,7 @@ class Components:
         seed: int = 0,  # of the start of LSI; PCA is exact and needs none
     ):
         self.n_components, self.seed = n_components, seed
-        self.feature_names, self.arrays = pd.Index([]), {}
+        self.feature_names, self.arrays, self.symbols = pd.Index([]), {}, {}
 
     @property
     def explained_variance_ratio(self) -> np.ndarray:
@@ -65,7 +66,8 @@ class Components:
     def state(self) -> tuple[dict[str, np.ndarray], dict]:
         "Arrays, and plain values for JSON: all that `from_state` needs."
         names = self.feature_names.astype(str).tolist()
-        return dict(self.arrays), {"n_components": self.n_components, "seed": self.seed, "feature_names": names}
+        known = {"symbols": self.symbols} if self.symbols else {}
+        return dict(self.arrays), {"n_components": self.n_components, "seed": self.seed, "feature_names": names} | known
 
     @classmethod
     def from_state(
@@ -75,8 +77,21 @@ class Components:
     ) -> "Components":
         "The fitted transform that `state` described."
         transform = cls(meta["n_components"], meta["seed"])
-        transform.feature_names, transform.arrays = pd.Index(meta["feature_names"]), dict(arrays)
+        transform.feature_names, transform.arrays, transform.symbols = pd.Index(meta["feature_names"]), dict(arrays), meta.get("symbols", {})
         return transform
+
+# %% ../nbs/01_components.ipynb #d2fb2173
+@patch
+def _keep_symbols(self: Components, var: pd.DataFrame) -> None:
+    shown = shown_names(var)[var.index.isin(self.feature_names)]
+    self.symbols = {str(name): str(symbol) for name, symbol in shown.items() if name != symbol}
+
+
+@patch(as_prop=True)
+def var(self: Components) -> pd.DataFrame:  # index: feature_names
+    "The features as a table; their symbols in `feature_name` where the names are ids."
+    symbols = {"feature_name": [self.symbols.get(name, name) for name in self.feature_names]} if self.symbols else None
+    return pd.DataFrame(symbols, index=self.feature_names)
 
 # %% ../nbs/01_components.ipynb #b46c49ee
 @patch
@@ -88,6 +103,7 @@ def fit(
 ) -> "Components":
     "Learn from these cells; raises `DataError` when there is nothing to learn from."
     self._learn(counts_of(adata, name), adata.var_names, batch, name)
+    self._keep_symbols(adata.var)
     return self
 
 
@@ -101,6 +117,7 @@ def fit_transform(
     "Learn from these cells and return their components, with fewer passes than `fit` and `transform`."
     counts = counts_of(adata, name)
     found = self._learn(counts, adata.var_names, batch, name, room_for(counts))
+    self._keep_symbols(adata.var)
     return self._components(counts, np.flatnonzero(adata.var_names.isin(self.feature_names))) if found is None else found
 
 

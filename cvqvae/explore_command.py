@@ -21,6 +21,7 @@ from .cells import DataError
 from .datasets import read_checked
 from .files import probe_once
 from .integration import CVQVAE
+from .parameters import names_of
 
 # %% ../nbs/09_explore_command.ipynb #dbd4363b
 class Finished(NamedTuple):
@@ -93,9 +94,8 @@ def run_explore(
 
     path = new_file(flags.out, ".html")
     finished = read_finished(flags.source)
-    features = [name.strip() for name in flags.features.split(",") if name.strip()] if flags.features else []
     labels, batch = flags.labels or finished.columns.get("labels"), flags.batch or finished.columns.get("batch")
     title = flags.title or Path(flags.source).expanduser().absolute().stem
-    export_explorer(finished.data, path, labels_key=labels, batch_key=batch, features=features, most_features=flags.most_features,
+    export_explorer(finished.data, path, labels_key=labels, batch_key=batch, features=names_of(flags.features), most_features=flags.most_features,
                     model=finished.model, title=title)
     return f"{finished.data.n_obs:,} cells, {path.stat().st_size / 1e6:.1f} MB: {flags.out}"

@@ -22,13 +22,13 @@ from mudata import MuData
 from .cells import DataError, modality_kind
 from .checks import check_groups
 from .code_names import feature_names
-from .explorer_data import (UNITS, Explored, best_features, explored, feature_values, group_column, group_markers, near_codes, number_column,
+from .explorer_data import (UNITS, Explored, best_features, check_roles, explored, feature_values, group_column, group_markers, near_codes, number_column,
                                   obs_columns, packed, placed, target_sum_of)
 from .figures import umap_coordinates
 from .files import write_atomically
 from .integration import CVQVAE
 from .mosaic import alone
-from .names import asked_names, shown_names
+from .names import asked_names, meant_by, shown_names
 
 # %% ../nbs/08_explorer.ipynb #e29b8656
 def map_positions(
@@ -106,7 +106,8 @@ def _named(cells: Explored, features: Sequence[str]) -> dict[str, list[str]]:
     found = {name: list(dict.fromkeys(names[f] for f in features if f in names)) for name, names in known.items()}
     if unknown := [f for f in features if not any(f in names for names in known.values())]:
         here = ", ".join(f"{str(adata.var_names[0])!r} in {name}" for name, adata in cells.modalities.items())
-        raise DataError(f"{len(unknown)} of {len(features)} features are in no modality, such as {unknown[0]!r}; features are called like {here}")
+        meant = meant_by(unknown[0], [name for names in known.values() for name in names])
+        raise DataError(f"{len(unknown)} of {len(features)} features are in no modality, such as {unknown[0]!r}; features are called like {here}.{meant}")
     return found
 
 
@@ -145,6 +146,7 @@ def explorer_content(
     seed: int = 0,  # of the UMAP
 ) -> dict:  # plain values, for JSON
     "What the page shows; raises `DataError` for columns and features that are not there."
+    check_roles(data, model, labels_key, batch_key)
     cells = explored(data)
     batch_key = batch_key or data.uns.get("cvqvae", {}).get("batch_key") or None
     if missing := [key for key in (labels_key, batch_key) if key and key not in cells.obs]:

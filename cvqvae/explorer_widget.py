@@ -19,12 +19,12 @@ from mudata import MuData
 from .cells import DataError
 from .code_names import feature_names
 from .explorer import code_modality, explorer_content, explorer_page
-from .explorer_data import FeatureReader, explored, group_markers, near_codes, target_sum_of
+from .explorer_data import FeatureReader, check_roles, explored, group_markers, near_codes, target_sum_of
 from .explorer_picture import Colouring, MapFrame, map_picture
 from .figures import umap_coordinates
 from .integration import CVQVAE
 from .mosaic import alone
-from .names import asked_names, shown_names
+from .names import asked_names, meant_by, shown_names
 
 # %% ../nbs/08_explorer_widget.ipynb #57e8d216
 class Explorer:
@@ -97,7 +97,8 @@ def values(
             own = self.asked[name][names[name]]
             found = pd.Series(self.reader(name)([own])[:, 0], adata.obs_names, name=f"{name}:{self.shown[name][own]}")
             return found.reindex(self.cells.obs.index)
-    raise DataError(f"{colour!r} is no column of obs and no feature; groupings: {', '.join(self.groupings)}")
+    meant = meant_by(colour, [*self.cells.obs, *(name for names in self.asked.values() for name in names)])
+    raise DataError(f"{colour!r} is no column of obs and no feature; groupings: {', '.join(self.groupings)}.{meant}")
 
 # %% ../nbs/08_explorer_widget.ipynb #5eec3458
 @patch
@@ -259,4 +260,5 @@ def explore(
         if data.mdata is None:
             raise DataError("a loaded model has no cells: call explore(mdata, model=model) with cells that it has embedded")
         model, data = data, data.mdata if "X_cvqvae" in data.mdata.obsm else data.embed()
+    check_roles(data, model, labels_key, batch_key)
     return Explorer(data, model, labels_key, batch_key or data.uns.get("cvqvae", {}).get("batch_key") or None, seed)

@@ -226,21 +226,22 @@ def translate(
     adata: AnnData,  # cells of one modality, with raw counts
     to: str,  # name of the modality to predict
     source: str | None = None,  # name of the modality of `adata`; None: found by its kind
-    features: Sequence[str] | None = None,  # names to predict; None: all
+    features: Sequence[str] | None = None,  # names to predict, or symbols of genes that are called by ids; None: all
 ) -> AnnData:  # float32 [n, features], `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components, `uns["cvqvae_translation"]` what the values are
     """Predict one modality from another: normalised values with the target's feature names.
 
     RNA is log1p of counts per `transforms[to].target_sum`, the median total of the training cells; proteins are centred log-ratios, peaks TF-IDF.
+    Where genes are called by ids, their symbols stand in `var["feature_name"]`.
     """
     data, transform = self._checked(adata, source), self._target(to)
-    columns = feature_positions(transform.feature_names, features)
+    columns = feature_positions(transform.var, features)
     source, *others = data.mod
     if others:
         raise DataError(f"translate reads one modality: give it one of {', '.join(data.mod)}, such as mdata[{source!r}]")
     ((_, cells),) = self.reader.groups(data)
     components = predict_components(self.module, cells, self.modalities.index(source), self.modalities.index(to))
     values = np.concatenate(list(predict_features(transform, components, columns)))
-    result = AnnData(values, obs=adata.obs[[]].copy(), var=pd.DataFrame(index=transform.feature_names[columns]))
+    result = AnnData(values, obs=adata.obs[[]].copy(), var=transform.var.iloc[columns].copy())
     result.obsm[transform.slot] = components
     result.var["feature_types"] = pd.Categorical([KINDS[transform.kind]] * result.n_vars)
     result.uns["cvqvae_translation"] = {"from": source, "to": to, "values": values_of(transform)}

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'is_region', 'is_gene', 'is_antibody', 'check_names', 'without_genome', 'shown_names', 'asked_names',
-           'hashtags', 'spelling_advice', 'doubt_pairing', 'other_format']
+           'meant_by', 'hashtags', 'spelling_advice', 'doubt_pairing', 'other_format']
 
 # %% ../nbs/00_names.ipynb #b1529296
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,26 @@ def asked_names(
     shown = shown_names(var)
     return dict(zip(shown, shown.index)) | dict(zip(shown.index, shown.index))
 
+# %% ../nbs/00_names.ipynb #2657c708
+_folded = lambda name: re.sub(r"[\W_]+", "-", str(name).strip()).casefold()
+
+
+def meant_by(
+    asked: str,  # a name that is not among the known ones
+    known: Iterable[str],  # names of features, or all ways to ask for them
+    most: int = 3,  # names that are offered
+) -> str:  # a sentence, or nothing where none is near
+    "What somebody may have meant."
+    name, folded = _folded(asked), {}
+    for other in known:
+        folded.setdefault(_folded(other), str(other))
+    if not name.strip("-"):
+        return ""
+    near = [name] if name in folded else [other for other in folded if other.startswith(f"{name}-")]
+    if not near and not _REGION.match(str(asked).strip()):
+        near = get_close_matches(name, folded, most, 0.8)
+    return f" Did you mean {' or '.join(repr(folded[other]) for other in near[:most])}?" if near else ""
+
 # %% ../nbs/00_names.ipynb #ce995622
 _HASHTAG = r"(?i)(?:hash|sample)[-_. ]?tag|^hto(?:[-_. ]?\w{1,3})?$|^hto[-_. ]|^cmo[-_. ]?3\d\d$"
 
@@ -138,6 +160,7 @@ def spelling_advice(
 def doubt_pairing(
     first: pd.Index,  # names of the cells of one modality
     second: pd.Index,  # of another
+    least: float = 0.1,  # share of the smaller that both should have; 0 where cells of one modality are expected
 ) -> str:  # a sentence, or nothing; raises DataError where the pairs must be wrong
     "Why cells that are called alike may not be the same cells."
     if all(len(names) > 1 and list(names[:2]) == ["0", "1"] and names[-1] == str(len(names) - 1) for names in (first, second)):
@@ -146,7 +169,7 @@ def doubt_pairing(
                             "Set obs_names of both to their barcodes.")
         return "The cells are only numbered, 0, 1, 2, ..., and were paired by that: right only where both files hold the same cells in the same order."
     shared, smaller = int(first.isin(second).sum()), min(len(first), len(second))
-    if shared < smaller / 10:
+    if shared < least * smaller:
         return (f"Only {shared:,} of {smaller:,} cell names are in both files. Barcodes of different samples coincide by chance: make sure that both "
                 "files are of the same samples, spelled alike.")
     return ""

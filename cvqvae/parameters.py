@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from mudata import MuData
+from mudata import MuData, read_h5mu
 
 from .backed import row_blocks
-from .cells import DataError, counts_of
+from .cells import DataError, counts_of, declare_kind
 from .checks import check_groups
-from .datasets import load_dataset, read_any, read_pair
+from .datasets import load_dataset, own_columns, read_any, read_checked, read_modality, read_pair
+from .mosaic import groups_of, join_modalities, presence
 from .presets import PRESETS
 
 # %% ../nbs/09_parameters.ipynb #f938f1cf
@@ -55,6 +56,7 @@ class Parameters:
     adt: str = option("surface proteins, raw antibody counts, cells x proteins (.h5ad)", metavar="FILE")
     mudata: str = option("both modalities in one file (.h5mu, or a 10x .h5)", metavar="FILE")
     backed: bool = option("leave the counts on disk and read them a few thousand cells at a time (.h5ad, .h5mu or zarr)", bool, reports=("integrate",))
+    unpaired: str = option("cells with one measurement: 'drop' (default), or 'keep' to train on them, too", choices=("drop", "keep"), reports=("integrate",))
     dataset: str = option("a data set by name, e.g. demo, bmmc-multiome, bmmc-cite, share-seq-skin", metavar="NAME")
     batch: str = option("column of obs that says which batch, donor or library a cell is from", metavar="COLUMN")
     labels: str = option("column of obs with the cell types; used for the scores and pictures only, never for training", metavar="COLUMN")
@@ -227,22 +229,42 @@ def source_of(
     if len(said) != len(pair) and len(said) > 1:
         raise DataError(f"--{' and --'.join(said)} exclude each other: give two files, or --mudata, or --dataset.")
     if pair and len(pair) != 2:
-        raise DataError(f"Two modalities are needed, got --{' --'.join(pair)}: give two of --rna, --atac and --adt.")
+        more = "; in Python, CVQVAE trains on all three" if len(pair) == 3 else ""
+        raise DataError(f"Two modalities are needed, got --{' --'.join(pair)}: give two of --rna, --atac and --adt{more}.")
     return said
 
 
 def load_cells(
     parameters: Parameters,  # of a run
-) -> MuData:  # paired cells, raw counts; raises DataError
+) -> MuData:  # paired cells, or all where unpaired ones are kept; raw counts; raises DataError
     "Read, check and pair the cells that the parameters name."
     source, backed = source_of(parameters), bool(parameters.backed)
     if "dataset" in source and backed:
         raise DataError("--backed is for files: give --mudata, or two of --rna, --atac and --adt.")
     if "dataset" in source:
         return load_dataset(source["dataset"])
+    if parameters.unpaired == "keep" and backed:
+        raise DataError("--unpaired keep reads counts into memory: leave out --backed, or leave out the cells that are in one file only.")
+    one_matrix = "mudata" in source and Path(source["mudata"]).suffix != ".h5mu"  # which has all measurements of every cell
+    if parameters.unpaired == "keep" and not one_matrix:
+        return _two(_mosaic(source))
     if "mudata" in source:
         return _two(read_any(source["mudata"], backed=backed))
     return read_pair(*source.values(), kinds=tuple(KIND_OF_FLAG[name] for name in source), backed=backed)
+
+# %% ../nbs/09_parameters.ipynb #cd1f3ce8
+def _mosaic(source: dict) -> MuData:
+    "The cells of two files, or of one that holds both, also those that lack a modality."
+    if "mudata" in source:
+        mdata = read_checked(read_h5mu, source["mudata"], ".h5mu file")
+        joined = join_modalities(dict(mdata.mod))
+        own_columns(joined, mdata.obs)
+    else:
+        joined = join_modalities({KIND_OF_FLAG[name]: declare_kind(read_modality(path), KIND_OF_FLAG[name], path) for name, path in source.items()})
+    names, rows = np.array(list(joined.mod)), presence(joined) >= 0
+    counts = {" and ".join(names[rows[group[0]]]): len(group) for group in groups_of(presence(joined))}
+    joined.uns["cvqvae_pairing"] = {"cells": joined.n_obs} | {f"with {what}" + (" only" if " and " not in what else ""): n for what, n in counts.items()}
+    return joined
 
 
 def _two(mdata: MuData) -> MuData:

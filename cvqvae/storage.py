@@ -125,7 +125,9 @@ def load_folder(
         if not folder.exists() and _aside(folder).exists():
             os.replace(_aside(folder), folder)  # the process that replaced it was killed
         if not (folder / "model.json").is_file():
-            raise DataError(f"{folder}: {'no model.json in it' if folder.is_dir() else 'no such folder'}. Give the folder that save() has written.")
+            inside = (folder / "model" / "model.json").is_file()  # a run's folder
+            advice = f"The model of this run is {folder / 'model'}" if inside else "Give the folder that save() has written"
+            raise DataError(f"{folder}: {'no model.json in it' if folder.is_dir() else 'no such folder'}. {advice}.")
         metadata = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         if metadata.get("format", 0) > FORMAT:
             raise DataError(f"{folder} was saved by a later release (format {metadata['format']} > {FORMAT}): update cvqvae (pip install -U cvqvae)")
@@ -143,7 +145,9 @@ _positive = lambda value: isinstance(value, int | float) and not isinstance(valu
 
 def _describes_transform(facts: dict) -> bool:
     scaling = (facts.get("target_sum", 1.0), 1 + facts.get("share", 0.0))
-    return _texts(facts["feature_names"]) and _whole(facts["n_components"], facts["seed"]) and all(map(_positive, scaling))
+    symbols = facts.get("symbols", {})
+    named = _texts(facts["feature_names"]) and isinstance(symbols, dict) and _texts(list(symbols.values()))
+    return named and _whole(facts["n_components"], facts["seed"]) and all(map(_positive, scaling))
 
 
 _FACTS = {

@@ -17,6 +17,7 @@ from .batches import CellData
 from .cells import DataError
 from .components import Components
 from .model import CrossVQVAE, Latent
+from .names import asked_names, meant_by
 
 # %% ../nbs/05_translation.ipynb #5a1520e3
 def read_out(
@@ -54,18 +55,22 @@ def predict_components(
 
 # %% ../nbs/05_translation.ipynb #50f077f7
 def feature_positions(
-    known: pd.Index,  # names of the features that can be predicted
-    features: Sequence[str] | None,  # names wanted; None: all
-) -> np.ndarray | slice:
+    var: pd.DataFrame,  # the features that can be predicted, index: their names
+    features: Sequence[str] | None,  # names or symbols wanted; None: all
+) -> np.ndarray | slice:  # each once, in the order in which they were asked for
     "Where features stand; raises `DataError` for one that cannot be predicted."
     if features is None:
         return slice(None)
     features = [features] if isinstance(features, str) else list(features)
-    columns = known.get_indexer(features)
+    columns = var.index.get_indexer(features)
     if (columns < 0).any():
-        lacking = [name for name, column in zip(features, columns) if column < 0]
-        raise DataError(f"{len(lacking)} of {len(columns)} features are not predicted by this model, such as {lacking[0]!r}; they are called like {known[0]!r}")
-    return columns
+        asked = asked_names(var)
+        if lacking := [name for name in features if name not in asked]:
+            called = " or ".join(repr(name) for name, own in asked.items() if own == var.index[0])
+            raise DataError(f"{len(lacking)} of {len(columns)} features are not predicted by this model, such as {lacking[0]!r}; "
+                            f"it predicts {len(var):,}, called like {called}.{meant_by(lacking[0], asked)}")
+        columns = var.index.get_indexer([asked[name] for name in features])
+    return pd.unique(columns)
 
 
 def predict_features(

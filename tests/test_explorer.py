@@ -253,6 +253,22 @@ def test_what_cannot_be_shown_is_said_before_a_file_is_made(fitted, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_in_the_wrong_place_is_told_where_it_belongs(fitted, tmp_path):
+    model, mdata = fitted
+    for ask, message in [
+        (lambda: explore(mdata, model), "CVQVAE was given.*model=model"),
+        (lambda: explore(mdata, "cell_type", model), "CVQVAE was given.*model=model"),
+        (lambda: explore(mdata, model="my-run/model"), "str was given: model=CVQVAE.load"),
+        (lambda: explore("integrated.h5mu"), "not str"),
+        (lambda: explore([mdata["rna"], mdata["atac"]]), "not list"),
+        (lambda: export_explorer(model, tmp_path / "cells.html"), "not CVQVAE"),
+        (lambda: export_explorer(mdata, tmp_path / "cells.html", labels_key=model), "CVQVAE was given"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            ask()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_caller_keeps_what_was_given(fitted):
     mdata = fitted[1]
     before = [set(mdata.obsm), set(mdata.obs), mdata["rna"].obs.shape, dict(mdata.uns).keys()]

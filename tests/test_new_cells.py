@@ -24,6 +24,7 @@ from cvqvae.integration import CVQVAE
 from cvqvae.labels import LabelTransfer, vote
 from cvqvae.metrics import evaluate, score_table
 from cvqvae.mosaic import groups_of, join_modalities, merged_obs, presence
+from cvqvae.parameters import Parameters, load_cells
 from cvqvae.simulation import simulate
 from cvqvae.translation_scores import row_auroc, row_correlations
 
@@ -157,6 +158,55 @@ def test_groups_hold_every_measured_cell_once(measured):
     assert all(len({tuple(rows[i] >= 0) for i in group}) == 1 for group in groups)
     sizes = [(rows[group[0]] >= 0).sum() for group in groups]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_command_trains_on_a_mosaic(cells, tmp_path, capsys):
+    for name, rows in {"rna": slice(0, 220), "atac": slice(120, 300)}.items():
+        part = cells[name][rows].copy()
+        part.obs = cells.obs.loc[part.obs_names, ["batch", "cell_type"]]
+        part.write(tmp_path / f"{name}.h5ad")
+    files, run = [f"--{name}={tmp_path / name}.h5ad" for name in ("rna", "atac")], tmp_path / "run"
+    flags = ["--batch", "batch", "--labels", "cell_type", "--epochs", "1", "--components", "10", "--unpaired", "keep"]
+    assert main(["integrate", *files, *flags, "--out", str(run)]) == 0
+    whole = mudata.read(run / "integrated.h5mu")
+    assert whole.n_obs == 300 and np.isfinite(whole.obsm["X_cvqvae"]).all() and whole["rna"].n_obs == 220 and whole.obs["cell_type"].notna().all()
+    pairing = {"cells": 300, "with rna and atac": 100, "with rna only": 120, "with atac only": 80}
+    assert whole.uns["cvqvae_pairing"] == pairing and "with atac only" in (run / "integrate.html").read_text()
+    assert pd.read_csv(run / "scores.csv").query("method == 'cvqvae' and metric == 'foscttm'")["value"].notna().all()
+    known = ["--reference", str(run / "integrated.h5mu"), "--labels", "cell_type"]
+    for file in files:  # the first hundred cells of the reference have no peaks
+        assert main(["map", "--model", str(run / "model"), file, *known, "--out", f"{tmp_path / file[2:5]}.h5mu"]) == 0
+    assert main(["explore", str(run), "--out", str(run / "page.html")]) == 0
+    capsys.readouterr()
+    assert main(["translate", "--model", str(run), files[0], "--to", "atac", "--out", str(tmp_path / "no.h5ad")]) == 2
+    assert f"The model of this run is {run / 'model'}." in capsys.readouterr().err
+    assert main(["integrate", *files, *flags, "--backed", "--out", str(tmp_path / "b")]) == 2 and "leave out --backed" in capsys.readouterr().err
+
+
+def test_a_file_with_a_mosaic_keeps_its_own_columns(mosaic, tmp_path):
+    pieces = mosaic[1].copy()
+    pieces.obs["plate"] = pd.Categorical(np.where(np.arange(300) % 2, "a", "b"))
+    pieces.write(tmp_path / "cells.h5mu")
+    source = {"mudata": str(tmp_path / "cells.h5mu")}
+    kept, paired = load_cells(Parameters(**source, unpaired="keep")), load_cells(Parameters(**source))
+    assert kept.n_obs == 300 and paired.n_obs == 140
+    for read in (kept, paired):
+        assert (read.obs["plate"] == pieces.obs["plate"][read.obs_names]).all() and read.obs["batch"].notna().all()
+
+
+def test_a_mosaic_is_warned_of_what_pairs_are_warned_of():
+    cells = simulate(n_cells=60, kind="protein", n_genes=200, n_proteins=10, seed=0)
+    rna, protein = cells["rna"][:40].copy(), cells["protein"][20:].copy()
+    protein.var_names = ["HTO_A", "HTO_B", *protein.var_names[2:]]
+    with pytest.warns(UserWarning, match="'protein': dropped 2 hashtags"):
+        joined = join_modalities({"rna": rna, "protein": protein})
+    assert "HTO_A" not in joined["protein"].var_names and joined["protein"].n_vars == 8
+    protein = protein[:, 2:].copy()
+    rna.obs_names, protein.obs_names = [str(i) for i in range(40)], [str(i) for i in range(40)]
+    with pytest.warns(UserWarning, match="only numbered"):
+        join_modalities({"rna": rna, "protein": protein})
+    with pytest.raises(DataError, match="the same number is not the same cell"):
+        join_modalities({"rna": rna[:30].copy(), "protein": protein})
 
 
 def test_a_column_that_contradicts_itself_is_left_out(cells):

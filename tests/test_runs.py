@@ -78,6 +78,7 @@ def test_bad_flags_exit_with_2(arguments):
     "arguments, message",
     [
         (["--rna", "{}/rna.h5ad"], "Two modalities are needed"),
+        (["--rna", "a.h5ad", "--atac", "b.h5ad", "--adt", "c.h5ad"], "CVQVAE trains on all three"),
         (["--rna", "{}/rna.h5ad", "--atac", "{}/missing.h5ad"], "no such file"),
         (["--rna", "{}/rna.h5ad", "--atac", "{}/atac.h5ad", "--batch", "donor"], "no such column"),
         (["--rna", "{}/rna.h5ad", "--dataset", "demo"], "exclude each other"),

@@ -2,16 +2,21 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+from anndata import read_h5ad
 from browser import browser, needs_chromium
 
 from cvqvae import CVQVAE
+from cvqvae.biology import genes_of
+from cvqvae.command import main
 from cvqvae.datasets import simulate
+from cvqvae.cells import DataError
 from cvqvae.explorer import explorer_content, export_explorer
 from cvqvae.explorer_widget import Explorer
 from cvqvae.metacells import metacells
-from cvqvae.names import asked_names, shown_names
+from cvqvae.names import asked_names, meant_by, shown_names
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,61 @@ def test_predictions_keep_the_ids(fitted):
     model, mdata = fitted
     assert list(model.translate(mdata["atac"], to="rna").var_names) == list(model.transforms["rna"].feature_names)
     assert model.transforms["rna"].feature_names.str.startswith("ENSG").all()
+
+
+def test_a_prediction_is_asked_for_by_either_name(fitted, tmp_path, capsys):
+    model, mdata = fitted
+    genes = symbols(mdata)[model.transforms["rna"].feature_names[[7, 3]]]
+    expected = model.translate(mdata["atac"], to="rna", features=list(genes.index))
+    model.save(tmp_path / "model")
+    mdata["atac"].write(tmp_path / "atac.h5ad")
+    flags = ["--model", tmp_path / "model", "--atac", tmp_path / "atac.h5ad", "--to", "rna"]
+    asked = f"{genes.iloc[0]},{genes.index[1]},, {genes.iloc[1]}"
+    assert main(["translate", *map(str, flags), "--features", asked, "--out", str(tmp_path / "rna.h5ad")]) == 0
+    found = read_h5ad(tmp_path / "rna.h5ad")
+    assert list(found.var_names) == list(genes.index) and list(found.var["feature_name"]) == list(genes)
+    np.testing.assert_array_equal(found.X, expected.X)
+    capsys.readouterr()
+    for asked, message in [
+        (f"{genes.iloc[0]},{genes.iloc[1].lower()}", f"1 of 2 features are not predicted by this model, such as '{genes.iloc[1].lower()}'"),
+        (genes.iloc[1].lower(), f"Did you mean '{genes.iloc[1]}'?"),
+        (" , ", "--features names no feature"),
+        ("", "--features names no feature"),
+    ]:
+        assert main(["translate", *map(str, flags), "--features", asked, "--out", str(tmp_path / "none.h5ad")]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "none.h5ad").exists()
+
+
+def test_symbols_lie_in_a_model_only_where_there_are_any(fitted, tmp_path):
+    model, mdata = fitted
+    about = model.save(tmp_path / "model") / "model.json"
+    saved = json.loads(about.read_text())
+    assert set(saved["transforms"]["rna"]["symbols"]) == set(model.transforms["rna"].feature_names) and "symbols" not in saved["transforms"]["atac"]
+    del saved["transforms"]["rna"]["symbols"]  # as in models saved before symbols were kept
+    about.write_text(json.dumps(saved))
+    before, gene = CVQVAE.load(tmp_path / "model"), symbols(mdata)[model.transforms["rna"].feature_names[:1]]
+    np.testing.assert_array_equal(before.translate(mdata["atac"], "rna", features=gene.index).X, model.translate(mdata["atac"], "rna", features=gene).X)
+    with pytest.raises(DataError, match="called like 'ENSG"):
+        before.translate(mdata["atac"], "rna", features=list(gene))
+    saved["transforms"]["rna"]["symbols"] = {gene.index[0]: 3}
+    about.write_text(json.dumps(saved))
+    with pytest.raises(DataError, match="transforms in model.json"):
+        CVQVAE.load(tmp_path / "model")
+
+
+def test_an_error_offers_what_was_meant(fitted):
+    model, mdata = fitted
+    symbol = symbols(mdata).iloc[5]
+    view = Explorer(mdata, model, "cell_type")
+    for ask in (lambda name: explorer_content(mdata, features=[name]), view.values):
+        with pytest.raises(DataError, match=f"Did you mean '{symbol}'"):
+            ask(symbol.lower())
+    with pytest.raises(DataError, match=f"Did you mean '{symbol}'"):
+        genes_of(mdata["rna"], [symbol.lower()])
+    with pytest.raises(DataError, match="1 of 1 features are not predicted by this model, such as 7"):
+        model.translate(mdata["atac"], to="rna", features=[7])
+    many = [f"chr{i % 22}-{i * 1000}-{i * 1000 + 500}" for i in range(100_000)]
+    assert meant_by("chr1:1000-1500", many).endswith("'chr1-1000-1500'?") and meant_by("chr1-1000-1501", many) == ""
 
 
 @pytest.mark.parametrize("column", ["feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol", "Symbol", "hgnc_symbol", "features"])
