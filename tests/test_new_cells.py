@@ -416,7 +416,7 @@ def test_components_of_ones_own_are_lined_up_in_a_copy(cells):
     whole = CVQVAE(cells.copy(), n_components=8).mdata
     for name, slot in (("rna", "X_pca"), ("atac", "X_lsi")):
         for part, values in zip(parts, (whole[name].obsm[slot][:200], whole[name].obsm[slot][100:] + 2)):
-            given.setflags(write=False)
+            values.setflags(write=slot == "X_pca")
             part[name].obsm[slot] = values
     parts[1].obs["batch"] = "new"
     model = CVQVAE(parts[0], batch_key="batch", **SMALL).fit(progress=False)
