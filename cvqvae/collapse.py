@@ -128,7 +128,8 @@ def plot_losses(
                     ax.plot(history["epoch"], history[column], color=colour, ls=STYLES.get(source_of(column), "-."), lw=1.2)
             ax.set(title="KL divergence, as weighed\nin the loss" if term == "kl" else TERMS[term], xlabel="epoch")
         sources = {source_of(c) for h in histories.values() for c in h if c.startswith(f"{split}_")}
-        styles = {f"modality {s}" if s.isdigit() else s: {"color": "#555555", "ls": ls} for s, ls in STYLES.items() if s and s in sources}
+        styles = {s: {"color": "#555555", "ls": ls} for s, ls in STYLES.items() if s and s in sources}
+        styles = {f"from modality {s}" if s.isdigit() else f"from the {s} latent": look for s, look in styles.items()}
         legend_below(figure, {name: {"color": colour} for colour, name in zip(OKABE_ITO, histories)} | styles)
     plt.close(figure)
     return figure

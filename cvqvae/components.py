@@ -180,9 +180,6 @@ class ScaledPCA(Components):
         scaled[:, positions < 0] = 0
         return np.clip(scaled, -self.clip, self.clip, out=scaled)
 
-
-
-
 # %% ../nbs/01_components.ipynb #da0886c8
 @patch
 def _project(self: ScaledPCA, counts, positions: np.ndarray) -> np.ndarray:

@@ -41,7 +41,8 @@ def legend_below(
 ) -> None:
     "One legend for all panels, in room of its own below them."
     handles = [Line2D([], [], label=label, **{"lw": 1.2, **look}) for label, look in lines.items()]
-    rows = -(-len(handles) // 6)
+    letters = sum(6 + len(label) for label in lines)  # a line and its margin take the room of six
+    rows = max(-(-len(handles) // 6), -(-letters // int(15 * figure.get_figwidth())))
     figure.set_figheight(figure.get_figheight() + 0.1 + 0.17 * rows)
     figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // rows))
 

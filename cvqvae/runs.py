@@ -205,6 +205,7 @@ _FOLDED = """{% extends 'lab/index.html.j2' %}
 @media (max-width: 760px) {.jp-OutputArea-child {display: block} .jp-OutputArea-child .jp-OutputArea-output {display: block; width: auto; margin-left: 0}}
 .jp-RenderedMarkdown :is(th, td):first-child {position: sticky; left: 0; background: inherit}
 .jp-RenderedMarkdown thead tr {background: white}
+.jp-RenderedMarkdown td:nth-child(n+10):last-child {min-width: 22em}
 .jp-RenderedText pre {word-break: normal; overflow-wrap: anywhere}
 </style>{% endblock %}
 {% block input_group %}<details style="margin-left: 5.5rem; color: #777; font-size: 80%"><summary>code</summary>{{ super() }}</details>{% endblock %}"""

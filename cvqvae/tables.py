@@ -99,7 +99,12 @@ def as_markdown(
 ) -> str:
     "A table in Markdown."
     lines = [["", *table.columns], ["---"] * (table.shape[1] + 1), *([name, *row] for name, row in zip(table.index, table.to_numpy()))]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(map(_md, line)) + " |" for line in lines) + "\n"
+
+
+def _md(cell: str) -> str:
+    "A number and its spread stay in one line."
+    return str(cell).replace("|", r"\|").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 _TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$", "–": "--"}

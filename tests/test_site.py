@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".ci"))
 from links import broken_links, definitions, linked  # noqa: E402
-from offline import make_offline, with_mathml  # noqa: E402
+from offline import make_offline, with_alternatives, with_mathml  # noqa: E402
 from reference import Table  # noqa: E402
 
 PAGE = '<h3 id="{0}">{0}</h3><p>{1}</p>'
@@ -66,6 +66,13 @@ def test_formulas_are_drawn_without_a_script():
     text, count = with_mathml(page)
     assert count == 1 and "katex" not in text and "<msub>" in text and "\\(" not in text
     assert with_mathml('<span class="math display">\\[\\frac{1}{2}\\]</span>')[0].count('display="block"') == 1
+
+
+def test_a_picture_without_words_gets_those_of_its_heading():
+    page = '<h1 class="title">Codes</h1><img src="a.png"><h2 id="x"><b>Dead</b> "codes"</h2><img src="b.png" alt=""><img alt="a map" src="c.png">'
+    told = re.findall(r'alt="([^"]*)"', with_alternatives(page))
+    assert told == ["Picture: Codes", "Picture: Dead &quot;codes&quot;", "a map"]
+    assert with_alternatives(page).count("alt=") == 3 and with_alternatives(with_alternatives(page)) == with_alternatives(page)
 
 
 def test_a_page_on_disk_asks_for_nothing_and_can_be_searched(tmp_path):
