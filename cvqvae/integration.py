@@ -30,6 +30,7 @@ from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
 from .preprocessing import components_of, preprocess
+from .pairs import warn_of_wrong_pairs
 from .presets import Preset, check_setting, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors
 from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
@@ -111,7 +112,10 @@ def fit(
     progress: bool = True,  # a bar in notebook or terminal
     processes: int = 1,  # that train together: one per GPU, or groups of cores
 ) -> "CVQVAE":
-    "Train on the cells given to the constructor; sets `history`. Calling it again starts afresh; a training that fails changes nothing."
+    """Train on the cells given to the constructor; sets `history`.
+
+    Calling it again starts afresh; a training that fails changes nothing. Warns where cells seem to be paired wrongly.
+    """
     if self.mdata is None:
         raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
     training = TrainingConfig(**self.settings.training)
@@ -121,6 +125,7 @@ def fit(
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
     complete, *others = self._complete_first()
+    warn_of_wrong_pairs({n: x.numpy() for n, x in zip(self.modalities, complete.inputs)}, None if complete.batch is None else complete.batch.argmax(1).numpy())
     trainer = train(CrossVQVAE(self.config), complete, training, (*extra, *callbacks), self.device, others, processes)
     self.module, self.training, self.history = trainer.model, training, trainer.history_frame()
     if self.config.batch_offsets and self.reader.batch_key:

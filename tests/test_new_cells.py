@@ -143,6 +143,17 @@ def test_cells_without_a_partner_take_part_in_the_training(mosaic, cells):
     assert not torch.equal(alone.module.encoders[0](torch.ones(1, 12)), model.module.encoders[0](torch.ones(1, 12)))
 
 
+def test_wrong_pairs_are_told_before_the_training(cells, recwarn):
+    warnings.simplefilter("always")
+    CVQVAE(cells.copy(), batch_key="batch", **SMALL | dict(epochs=1)).fit(progress=False)
+    assert not [w for w in recwarn if "agree no better" in str(w.message)]
+    moved = cells["atac"].copy()
+    moved.obs_names = np.random.default_rng(0).permutation(moved.obs_names)
+    wrong = CVQVAE([cells["rna"].copy(), moved[cells.obs_names].copy()], **SMALL | dict(epochs=1))
+    with pytest.warns(UserWarning, match="'rna' and 'atac' of a cell agree no better"):
+        wrong.fit(progress=False)
+
+
 def test_too_few_pairs_are_refused(cells):
     apart = {"rna": cells["rna"][:100].copy(), "atac": cells["atac"][99:].copy()}
     with pytest.raises(DataError, match="1 cells have two modalities"):
