@@ -168,12 +168,18 @@ def read_parameters(
 
 
 class _PlainLoader(yaml.SafeLoader):
-    "Without references, of which a few lines unfold to more than any memory holds."
+    "Without references, of which a few lines unfold to more than any memory holds, and without lists in lists in lists."
+    depth = 0
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("references (*name) are not allowed, write the value itself")
-        return super().compose_node(parent, index)
+        if (depth := self.depth) == 20:
+            raise yaml.YAMLError("more than 20 lists or tables in each other")
+        self.depth = depth + 1
+        node = super().compose_node(parent, index)
+        self.depth = depth
+        return node
 
 
 def absolute(

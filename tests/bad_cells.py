@@ -774,7 +774,7 @@ for _name, _text, _says in [
     ("parameters with code in them", "rna: !!python/object/apply:os.getcwd []", "p.yaml & not readable YAML"),
     ("parameters that grow when they are read", "methods:\n- &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"- &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi")), "p.yaml & references"),
-    ("parameters nested too deeply", "[" * 5000, "p.yaml & not readable YAML"),
+    ("parameters nested too deeply", "[" * 5000, "p.yaml & not readable YAML: more than 20 lists"),
     ("a date that does not exist", "labels: 2024-02-31", "p.yaml & not readable YAML"),
     ("a megabyte of parameters", "# " + "x" * 1_000_001, "p.yaml & lines like"),
 ]:

@@ -1,7 +1,6 @@
 """Every kind of bad input ends in an error that names the place and the remedy, before any work, and leaves the caller's objects alone."""
 
 import re
-import time
 
 import anndata as ad
 import h5py
@@ -12,6 +11,7 @@ import scipy.sparse as sp
 from bad_cells import KINDS, SMALL, build, cells, contents
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import without_delay
 
 from cvqvae.checks import DataError
 from cvqvae.datasets import read_any, read_pair
@@ -22,10 +22,9 @@ from cvqvae.integration import CVQVAE
 @pytest.mark.filterwarnings("ignore")
 def test_bad_input_is_refused_by_name(kind, tmp_path):
     call, objects = kind.make(tmp_path)
-    before, started = [contents(thing) for thing in objects], time.perf_counter()
-    with pytest.raises(kind.raises) as refusal:
+    before = [contents(thing) for thing in objects]
+    with without_delay(), pytest.raises(kind.raises) as refusal:
         call()
-    assert time.perf_counter() - started < 5
     message = str(refusal.value)
     for words in kind.says.split(" & "):
         assert re.search(words, message), f"{words!r} is not in: {message}"

@@ -5,7 +5,6 @@ import gzip
 import json
 import lzma
 import os
-import time
 import tracemalloc
 import zlib
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ import anndata as ad
 import numpy as np
 import pytest
 from bad_cells import cells
+from limits import without_delay
 
 from cvqvae import chunks
 from cvqvae.checks import DataError
@@ -302,8 +302,9 @@ def test_containers_are_read(tmp_path, form):
 
 
 def test_counts_larger_than_memory_need_no_memory_here(tmp_path):
-    "Ten thousand chunks are looked at within seconds."
+    "Nor the time to look into each of ten thousand chunks."
     about = second(compressor="blosc", shape=[10**13], chunks=[10**6])
     head = bytes([2, 1, 0, 4, *(4 * 10**6).to_bytes(4, "little"), *(8 * [0])])
-    store, started = store_with(tmp_path / "cells.zarr", about, *10_000 * [head], place="X"), time.perf_counter()
-    assert memory_of(lambda: check_store(store)) < SOME and time.perf_counter() - started < 20
+    store = store_with(tmp_path / "cells.zarr", about, *10_000 * [head], place="X")
+    with without_delay():
+        assert memory_of(lambda: check_store(store)) < SOME

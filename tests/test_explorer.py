@@ -3,12 +3,14 @@
 import json
 import re
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 from browser import browser, needs_chromium
+from matplotlib import pyplot as plt
 from mudata import MuData
 from scipy import sparse
 
@@ -388,7 +390,8 @@ def test_a_kind_of_ones_own_is_read_as_its_components_read_it(monkeypatch):
     np.testing.assert_allclose(feature_values(lipids, ["lipid 3", "lipid 0"]), np.sqrt(proteins.X.toarray()[:, [3, 0]]), rtol=1e-6)
 
 
-def test_a_new_colour_is_painted_within_a_tenth_of_a_second(record_property):
+def test_a_new_colour_takes_a_fraction_of_a_scatter_plot(record_property):
+    "Measured against drawing the same cells with matplotlib in this process, so that a slow or busy machine slows both."
     rng, n = np.random.default_rng(0), 50_000
     kinds = rng.integers(0, 8, n)
     z = (rng.normal(size=(n, 2)) + 6 * np.c_[np.cos(kinds), np.sin(kinds)]).astype(np.float32)
@@ -398,16 +401,22 @@ def test_a_new_colour_is_painted_within_a_tenth_of_a_second(record_property):
     mdata = MuData({"rna": rna})
     mdata.obs["cell_type"], mdata.obs["depth"] = [f"type {k}" for k in kinds], rng.gamma(2, size=n)
     mdata.obsm["X_cvqvae"] = mdata.obsm["X_umap"] = z
-    view, spent = explore(mdata, "cell_type"), {}
+    view = explore(mdata, "cell_type")
     view.picture("rna:GENE0")  # fonts are loaded
-    for colour in ("cell_type", "code (rna)", "depth", "rna:GENE1"):
-        tries = []
-        for _ in range(3):  # the quickest counts: others are slowed by whatever else the machine does
+
+    def quickest(work):
+        times = []
+        for _ in range(3):
             view._colourings.clear()
             began = time.process_time()
-            view.picture(colour)
-            tries.append(round(1000 * (time.process_time() - began)))
-        spent[colour] = min(tries)
+            work()
+            times.append(time.process_time() - began)
+        return round(1000 * min(times))
+
+    fig, ax = plt.subplots(figsize=(7, 7))
+    scatter = quickest(lambda: (ax.clear(), ax.scatter(*z.T, s=3, c=kinds), fig.canvas.draw()))
+    plt.close(fig)
+    spent = {colour: quickest(partial(view.picture, colour)) for colour in ("cell_type", "code (rna)", "depth", "rna:GENE1")}
     record_property("new_colour_ms", spent)
-    print(f"processor time of a new colour of 50,000 cells, ms: {spent}")
-    assert max(spent.values()) < 100
+    print(f"processor time for 50,000 cells, ms: scatter plot {scatter}, new colours {spent}")
+    assert max(spent.values()) < scatter

@@ -7,7 +7,6 @@ import pickle
 import re
 import subprocess
 import sys
-import time
 import zipfile
 import zlib
 from contextlib import nullcontext
@@ -22,6 +21,7 @@ import yaml
 from bad_cells import SMALL, cells, files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from limits import without_delay
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -254,10 +254,9 @@ def test_links_inside_a_file_are_followed_safely(tmp_path, kind):
             file["layers/counts"] = file["X"]
         else:
             file["uns/self"] = file["/"]
-    started = time.perf_counter()
-    with nullcontext() if kind == "hard" else pytest.raises(DataError, match="rna.h5ad" if kind == "soft" else "uns/self/ holds itself"):
+    refused = nullcontext() if kind == "hard" else pytest.raises(DataError, match="rna.h5ad" if kind == "soft" else "uns/self/ holds itself")
+    with without_delay(), refused:
         read_modality(path)
-    assert time.perf_counter() - started < 10
 
 
 def branching(file):
@@ -366,10 +365,10 @@ def test_a_model_is_checked_before_memory_is_taken(copy, name):
     import resource
 
     (HUGE | WRONG)[name](copy)
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    with pytest.raises(DataError, match=re.escape(str(copy))):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with without_delay(), pytest.raises(DataError, match=re.escape(str(copy))):
         CVQVAE.load(copy, device="cpu")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000 and time.perf_counter() - started < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
 
 
 def test_a_model_of_a_later_release_says_update(copy):
@@ -433,10 +432,8 @@ def test_a_parameters_file_cannot_ask_for_a_million_processes(tmp_path, name):
 def test_a_parameters_file_that_laughs_a_billion_times(tmp_path):
     levels = [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12)]
     (tmp_path / "p.yaml").write_text("\n".join(["a0: &a0 {epochs: 3}", *levels]))
-    started = time.perf_counter()
-    with pytest.raises(DataError, match="p.yaml is not readable YAML: references"):
+    with without_delay(), pytest.raises(DataError, match="p.yaml is not readable YAML: references"):
         read_parameters(tmp_path / "p.yaml")
-    assert time.perf_counter() - started < 5
 
 
 def unfolding(path, times=2**16):
