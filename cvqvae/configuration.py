@@ -48,6 +48,7 @@ class ModelConfig:
     length_power: float = 0.0  # z is divided by its length to this power: 0 leaves it, 1 puts it on the sphere
     consensus: float = 0.0  # share of the modalities' latents in the joint embedding, by their weights; 0: the joint latent alone
     agreement: float = 0.0  # share of the way that a modality's embedding moves, after the training, to what it says of the others'; 0: none
+    equal_covariance: bool = False  # after that, the modalities' embeddings are moved to the mean of their covariances
     bottleneck: str = "quantized"  # "quantized" or "gaussian" (variant cvae)
     routes: str = "cross"  # what is decoded into what: "cross", "joint" or "all"
     fusion: str | None = None  # joint latent: None (mean, not trained), "mean", "linear", or "encoder" of its own

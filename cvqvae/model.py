@@ -104,7 +104,7 @@ class CrossVQVAE(nn.Module):
             self.register_buffer(f"modality_weight_{i}", torch.ones(()))
             if config.batch_offsets and config.n_batches:
                 self.register_buffer(f"batch_offset_{i}", torch.zeros(config.n_batches, config.n_inputs[i]))
-            if config.agreement:
+            if config.agreement or config.equal_covariance:
                 self.register_buffer(f"agreement_center_{i}", torch.zeros(config.n_latent))
                 self.register_buffer(f"agreement_map_{i}", torch.eye(config.n_latent))
 
@@ -272,7 +272,7 @@ def _consensus(self: CrossVQVAE, latents: dict[int | str, Latent]) -> Latent:
 
 @patch
 def _agreed(self: CrossVQVAE, z: Tensor, source: int | str) -> Tensor:
-    if source == JOINT or not self.config.agreement:
+    if source == JOINT or not (self.config.agreement or self.config.equal_covariance):
         return z
     center = getattr(self, f"agreement_center_{source}")
     return center + (z - center) @ getattr(self, f"agreement_map_{source}")
