@@ -29,6 +29,7 @@ from .containers import as_mudata, place_latent, storable, write_latent
 from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
+from .mosaic import check_complete
 from .preprocessing import components_of, preprocess
 from .pairs import warn_of_wrong_pairs
 from .presets import Preset, check_setting, resolve_preset
@@ -62,6 +63,8 @@ class CVQVAE:
         self.settings = resolve_preset(preset, variant, **({} if seed is None else {"seed": seed}), **overrides)
         self.preset_name = preset if isinstance(preset, str) else "custom"
         self.mdata, self.device = as_mudata(data, kinds, unpaired=unpaired), choose_device(device)
+        if unpaired == "keep":
+            check_complete(self.mdata)
         kinds = kinds_of(self.mdata.mod)
         batches = [] if batch_key is None else batch_categories(self.mdata, batch_key)
         transforms = preprocess(self.mdata, batch_key=batch_key, seed=self.settings.training.get("seed", 0), **self.settings.preprocessing)
@@ -124,22 +127,13 @@ def fit(
         training = replace(training, epochs=int(epochs))
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
-    complete, *others = self._complete_first()
+    complete, *others = (cells for _, cells in self.reader.groups(self.mdata, fitted=True))  # complete cells come first
     warn_of_wrong_pairs({n: x.numpy() for n, x in zip(self.modalities, complete.inputs)}, None if complete.batch is None else complete.batch.argmax(1).numpy())
     trainer = train(CrossVQVAE(self.config), complete, training, (*extra, *callbacks), self.device, others, processes)
     self.module, self.training, self.history = trainer.model, training, trainer.history_frame()
     if self.config.batch_offsets and self.reader.batch_key:
         set_anchors(self.reader, self.module, complete)
     return self
-
-
-@patch
-def _complete_first(self: CVQVAE) -> list[CellData]:
-    groups = [cells for _, cells in self.reader.groups(self.mdata, fitted=True)]
-    n_complete = len(groups[0]) if all(x is not None for x in groups[0].inputs) else 0
-    if n_complete < 2:
-        raise DataError(f"{n_complete} cells have all of {', '.join(self.modalities)}: the model learns from complete cells, at least 2 are needed")
-    return groups
 
 # %% ../nbs/05_integration.ipynb #d9829fdb
 @patch

@@ -8,6 +8,7 @@ __all__ = ['METRICS', 'OPEN_PROBLEMS', 'ADDED', 'mean_of', 'totals', 'add_metric
 
 # %% ../nbs/06_metrics.ipynb #54d7e3ad
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -144,7 +145,7 @@ def _few_cells(
 
 # %% ../nbs/06_metrics.ipynb #de18e156
 def score_embedding(
-    z: np.ndarray,  # joint [n, d], or stacked: first modality above the second, [2n, d]
+    z: np.ndarray,  # joint [n, d], or stacked: first modality above the second, [2n, d], and above a third, [3n, d]
     truth: Truth,  # what is known about the n cells
     view: str = "joint",  # "joint" or "stacked"
     resolutions: int = 20,  # clusterings tried for NMI
@@ -179,29 +180,31 @@ def _checked(
 ) -> tuple:  # (kept rows of z, float32; Rows)
     "The embedding's kept rows and what is known about them."
     if view not in ("joint", "stacked"):
-        raise DataError(f"view={view!r} is not known; it is 'joint' (n rows) or 'stacked' (2n rows).")
+        raise DataError(f"view={view!r} is not known; it is 'joint' (n rows) or 'stacked' (2n rows, or n for each of more modalities).")
     z, n = np.asarray(z, dtype=np.float32), len(truth)
-    wanted = n * (2 if view == "stacked" else 1)
-    if z.ndim != 2 or len(z) != wanted:
-        raise DataError(f"The {view} view of {n} cells has {wanted} rows, the embedding has shape {z.shape}.")
+    most = max(2, len(truth.components or truth.pseudotimes or z))  # modalities, where known
+    copies = min(max(2, len(z) // max(n, 1)), most) if view == "stacked" else 1
+    if z.ndim != 2 or len(z) != n * copies:
+        raise DataError(f"The {view} view of {n} cells has {n * copies} rows, the embedding has shape {z.shape}.")
     if not np.isfinite(z).all():
         raise DataError(f"The embedding has {int((~np.isfinite(z)).sum())} values that are not finite; was the model trained with a finite loss?")
-    return z[truth.mask(view)], rows_of(truth, view)
+    return z[truth.mask(view, copies)], rows_of(truth, view, copies)
 
 # %% ../nbs/06_metrics.ipynb #31d7e32f
 def references(
     truth: Truth,  # what is known about n cells
     width: int,  # columns of the random embedding
     seed: int = 0,  # of the noise
+    modalities: tuple = ("first", "second"),  # what their parts are called, in the order of the truth's modalities
 ) -> dict:  # "raw" and "random" -> {"first", "second": [n, d], "joint": [n, d]}
     "The two embeddings that every comparison contains."
     rng = np.random.default_rng(seed)
-    noise = {name: rng.normal(size=(len(truth), width)) for name in ("first", "second", "joint")}
+    noise = {name: rng.normal(size=(len(truth), width)) for name in (*modalities, "joint")}
     if truth.components is None:
         return {"random": noise}
     raw = {"joint": raw_joint(truth.components)}
-    if len(truth.components) == 2:  # the stacked view is one of two
-        raw |= dict(zip(("first", "second"), np.split(raw_stacked(truth.components), 2)))
+    if len(truth.components) == len(modalities):  # else the stacked view is one of some of them
+        raw |= dict(zip(modalities, np.split(raw_stacked(truth.components), len(modalities))))
     return {"raw": raw, "random": noise}
 
 # %% ../nbs/06_metrics.ipynb #c190f575
@@ -220,7 +223,7 @@ def with_shared_score(
 
 # %% ../nbs/06_metrics.ipynb #13f9aecd
 def evaluate(
-    methods: dict,  # method -> {"first": [n, d], "second": [n, d], "joint": [n, d]}; joint, or both others, may be left out
+    methods: dict,  # method -> {"first": [n, d], "second": [n, d], "joint": [n, d]}; joint, or the others, may be left out; see `score_view`
     truth: Truth,  # what is known about the n cells
     seed: int = 0,  # of the noise and of everything in `score_embedding`
     views: tuple = ("stacked", "joint"),  # which views to score
@@ -228,8 +231,10 @@ def evaluate(
 ) -> pd.DataFrame:  # rows: method, view, metric, group, value, reason
     "Score methods, and with them always `raw` and `random`."
     width = min([block.shape[1] for parts in methods.values() for block in parts.values()] or [16])
+    modalities = max((_modalities(parts) for parts in methods.values()), key=len, default=())
+    modalities = modalities if len(modalities) > 1 else ("first", "second")
     tables = []
-    for method, parts in (methods | references(truth, width, seed)).items():
+    for method, parts in (methods | references(truth, width, seed, modalities)).items():
         for view in views:
             tables.append(score_view(parts, truth, view, seed=seed, **options).assign(method=method, view=view))
     columns = ["method", "view", "metric", "group", "value", "reason"]
@@ -237,37 +242,45 @@ def evaluate(
 
 # %% ../nbs/06_metrics.ipynb #47c66923
 def score_view(
-    parts: dict,  # "first", "second", "joint" -> [n, d]
+    parts: dict,  # modality, in the truth's order ("first" and "second", or any names), and "joint" -> [n, d]
     truth: Truth,  # what is known about the n cells
     view: str,  # "joint" or "stacked"
     **options,  # of `score_embedding`
 ) -> pd.DataFrame:  # rows: metric, group, value, reason
     "The scores of one method in one view, or one row that says what it does not provide."
-    needed = ("first", "second") if view == "stacked" else ("joint",)
-    if not set(needed) <= set(parts):
-        reason = f"the method gives no {' and '.join(needed)} embedding"
+    needed = _modalities(parts) if view == "stacked" else ("joint",)
+    if len(needed) < (2 if view == "stacked" else 1) or not set(needed) <= set(parts):
+        reason = f"the method gives no {'first and second' if view == 'stacked' else 'joint'} embedding"
         return pd.DataFrame([("score", "total", np.nan, reason)], columns=["metric", "group", "value", "reason"])
     sampled = {name: options[name] for name in ("max_cells", "seed") if name in options}
     scores = score_embedding(np.vstack([parts[name] for name in needed]), truth, view, **options)
-    return scores if view == "joint" else pd.concat([scores, _alignment(parts["first"], parts["second"], truth, sampled)])
+    return scores if view == "joint" else pd.concat([scores, _alignment([parts[name] for name in needed], truth, sampled)])
+
+
+def _modalities(parts: dict) -> tuple:
+    return tuple(name for name in parts if name != "joint")
 
 # %% ../nbs/06_metrics.ipynb #98f5d5b1
 def _alignment(
-    first: np.ndarray,  # vectors of the first modality, float [n, d]
-    second: np.ndarray,  # vectors of the second, float [n, d]
+    blocks: list[np.ndarray],  # vectors of the modalities, each float [n, d]
     truth: Truth,  # what is known about the n cells
     sampled: dict,  # max_cells, seed
 ) -> pd.DataFrame:  # rows: metric, group, value, reason
-    "FOSCTTM and label transfer from the first to the second modality."
-    keep = truth.mask("joint")
-    first, second = np.asarray(first)[keep], np.asarray(second)[keep]
-    rows = rows_of(truth, "joint")
+    "FOSCTTM and label transfer from the first to the second modality; of more than two, means over all pairs."
+    keep, rows = truth.mask("joint"), rows_of(truth, "joint")
+    pairs = list(combinations([np.asarray(block)[keep] for block in blocks], 2))
+    there = lambda first, second: _with_note(label_transfer(first, second, rows.need("labels"), **sampled))
     found = {
-        "foscttm": _with_note(foscttm(first, second, **sampled)),
-        "label_transfer": _attempt(lambda: _with_note(label_transfer(first, second, rows.need("labels"), **sampled))),
-        "label_transfer_back": _attempt(lambda: _with_note(label_transfer(second, first, rows.need("labels"), **sampled))),
+        "foscttm": _over_pairs([_with_note(foscttm(first, second, **sampled)) for first, second in pairs]),
+        "label_transfer": _attempt(lambda: _over_pairs([there(first, second) for first, second in pairs])),
+        "label_transfer_back": _attempt(lambda: _over_pairs([there(second, first) for first, second in pairs])),
     }
     return pd.DataFrame([(name, "alignment", *result) for name, result in found.items()], columns=["metric", "group", "value", "reason"])
+
+
+def _over_pairs(found: list[tuple]) -> tuple:
+    values, notes = zip(*found)
+    return float(np.mean(values)), "; ".join(dict.fromkeys(filter(None, notes)))
 
 # %% ../nbs/06_metrics.ipynb #86664d97
 def score_table(

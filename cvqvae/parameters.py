@@ -21,8 +21,8 @@ from mudata import MuData, read_h5mu
 from .backed import row_blocks
 from .cells import DataError, counts_of, declare_kind
 from .checks import check_groups
-from .datasets import load_dataset, own_columns, read_any, read_checked, read_modality, read_pair
-from .mosaic import groups_of, join_modalities, presence
+from .datasets import load_dataset, own_columns, read_any, read_checked, read_modalities, read_modality
+from .mosaic import check_complete, groups_of, join_modalities, presence
 from .presets import PRESETS
 
 # %% ../nbs/09_parameters.ipynb #f938f1cf
@@ -54,7 +54,7 @@ class Parameters:
     rna: str = option("gene expression, raw counts, cells x genes (.h5ad)", metavar="FILE")
     atac: str = option("chromatin accessibility, raw counts, cells x peaks (.h5ad)", metavar="FILE")
     adt: str = option("surface proteins, raw antibody counts, cells x proteins (.h5ad)", metavar="FILE")
-    mudata: str = option("both modalities in one file (.h5mu, or a 10x .h5)", metavar="FILE")
+    mudata: str = option("all modalities in one file (.h5mu, or a 10x .h5)", metavar="FILE")
     backed: bool = option("leave the counts on disk and read them a few thousand cells at a time (.h5ad, .h5mu or zarr)", bool, reports=("integrate",))
     unpaired: str = option("cells with one measurement: 'drop' (default), or 'keep' to train on them, too", choices=("drop", "keep"), reports=("integrate",))
     dataset: str = option("a data set by name, e.g. demo, bmmc-multiome, bmmc-cite, share-seq-skin", metavar="NAME")
@@ -233,53 +233,57 @@ def source_of(
     if not said:
         return {"dataset": "demo"}
     if len(said) != len(pair) and len(said) > 1:
-        raise DataError(f"--{' and --'.join(said)} exclude each other: give two files, or --mudata, or --dataset.")
-    if pair and len(pair) != 2:
-        more = "; in Python, CVQVAE trains on all three" if len(pair) == 3 else ""
-        raise DataError(f"Two modalities are needed, got --{' --'.join(pair)}: give two of --rna, --atac and --adt{more}.")
+        raise DataError(f"--{' and --'.join(said)} exclude each other: give a file for each modality, or --mudata, or --dataset.")
+    if len(pair) == 1:
+        raise DataError(f"Two modalities are needed, got --{pair[0]}: give two of --rna, --atac and --adt, or all three.")
     return said
 
 
 def load_cells(
     parameters: Parameters,  # of a run
+    report: str = "integrate",  # the analysis; the others compare two modalities
 ) -> MuData:  # paired cells, or all where unpaired ones are kept; raw counts; raises DataError
     "Read, check and pair the cells that the parameters name."
     source, backed = source_of(parameters), bool(parameters.backed)
     if "dataset" in source and backed:
-        raise DataError("--backed is for files: give --mudata, or two of --rna, --atac and --adt.")
+        raise DataError("--backed is for files: give --mudata, or --rna, --atac and --adt.")
+    if len(source) > 2 and report != "integrate":
+        raise DataError(f"`cvqvae {report}` compares two modalities, got --{' --'.join(source)}: give two of them; `cvqvae integrate` takes all three.")
+    mdata = _loaded(parameters, source, backed)
+    if len(mdata.mod) > 2 and report != "integrate":
+        first, second = list(mdata.mod)[:2]
+        raise DataError(f"`cvqvae {report}` compares two modalities, got {', '.join(mdata.mod)}. Write a file with two of them, "
+                        f"mudata.MuData({{'{first}': cells['{first}'], '{second}': cells['{second}']}}); `cvqvae integrate` takes all.")
+    return mdata
+
+
+def _loaded(parameters: Parameters, source: dict, backed: bool) -> MuData:
     if "dataset" in source:
         return load_dataset(source["dataset"])
     if parameters.unpaired == "keep" and backed:
         raise DataError("--unpaired keep reads counts into memory: leave out --backed, or leave out the cells that are in one file only.")
     one_matrix = "mudata" in source and Path(source["mudata"]).suffix != ".h5mu"  # which has all measurements of every cell
     if parameters.unpaired == "keep" and not one_matrix:
-        return _two(_mosaic(source))
+        return _mosaic(source)
     if "mudata" in source:
-        return _two(read_any(source["mudata"], backed=backed))
-    return read_pair(*source.values(), kinds=tuple(KIND_OF_FLAG[name] for name in source), backed=backed)
+        return read_any(source["mudata"], backed=backed)
+    kinds = {KIND_OF_FLAG[name]: KIND_OF_FLAG[name] for name in source}
+    return read_modalities({KIND_OF_FLAG[name]: path for name, path in source.items()}, kinds, backed=backed)
 
 # %% ../nbs/09_parameters.ipynb #cd1f3ce8
 def _mosaic(source: dict) -> MuData:
-    "The cells of two files, or of one that holds both, also those that lack a modality."
+    "The cells of several files, or of one that holds all, also those that lack a modality."
     if "mudata" in source:
         mdata = read_checked(read_h5mu, source["mudata"], ".h5mu file")
         joined = join_modalities(dict(mdata.mod))
         own_columns(joined, mdata.obs)
     else:
         joined = join_modalities({KIND_OF_FLAG[name]: declare_kind(read_modality(path), KIND_OF_FLAG[name], path) for name, path in source.items()})
+    check_complete(joined)
     names, rows = np.array(list(joined.mod)), presence(joined) >= 0
-    counts = {" and ".join(names[rows[group[0]]]): len(group) for group in groups_of(presence(joined))}
-    joined.uns["cvqvae_pairing"] = {"cells": joined.n_obs} | {f"with {what}" + (" only" if " and " not in what else ""): n for what, n in counts.items()}
+    counts = {" and ".join(names[here]) + ("" if here.all() else " only"): len(group) for group in groups_of(presence(joined)) for here in [rows[group[0]]]}
+    joined.uns["cvqvae_pairing"] = {"cells": joined.n_obs} | {f"with {what}": n for what, n in counts.items()}
     return joined
-
-
-def _two(mdata: MuData) -> MuData:
-    "The cells themselves; the scores of a report compare two modalities, so others are refused before any work."
-    if len(mdata.mod) != 2:
-        first, second = list(mdata.mod)[:2]
-        raise DataError(f"--mudata: {len(mdata.mod)} modalities ({', '.join(mdata.mod)}), and a report compares two. Write a file with those two, "
-                        f"mudata.MuData({{'{first}': cells['{first}'], '{second}': cells['{second}']}}); in Python, CVQVAE trains on all of them.")
-    return mdata
 
 # %% ../nbs/09_parameters.ipynb #ccfd30e4
 def describe_cells(

@@ -292,7 +292,7 @@ def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
         probe_once(checked_path) if checked_path.is_file() else None
     if parameters.annotation and not Path(parameters.annotation).is_file():
         raise DataError(f"--annotation {parameters.annotation}: no such file. Check the spelling.")
-    mdata = load_cells(parameters)
+    mdata = load_cells(parameters, name)
     columns = columns_of(parameters, mdata)
     counted = ", ".join(f"{a.n_vars:,} {modality} features" for modality, a in mdata.mod.items())
     print(f"{name_of(parameters)}: {mdata.n_obs:,} cells, {counted}", flush=True)

@@ -1,6 +1,7 @@
 """Cells that a model has not seen, or not seen whole: mosaics, mapping, labels, translation, three modalities, files for others."""
 
 import warnings
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import mudata
@@ -22,7 +23,7 @@ from cvqvae.exchange import dense_proteins, for_collection, to_anndata, to_open_
 from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
 from cvqvae.labels import LabelTransfer, vote
-from cvqvae.metrics import evaluate, score_table
+from cvqvae.metrics import evaluate, score_embedding, score_table
 from cvqvae.mosaic import groups_of, join_modalities, merged_obs, presence
 from cvqvae.parameters import Parameters, load_cells
 from cvqvae.simulation import simulate
@@ -263,6 +264,32 @@ def test_two_of_three_modalities_are_scored_as_rows(three):
     first, second = (cells[name].obsm["X_cvqvae"] for name in model.modalities[:2])
     scores = score_table(evaluate({"own": {"first": first, "second": second}}, truth, views=("stacked",), resolutions=1), "stacked")
     assert np.isfinite(scores.loc["own", ["trajectory", "cell_cycle", "foscttm"]].astype(float)).all()
+
+
+def test_three_modalities_are_scored_as_rows_by_pairs(three):
+    model, mdata = three
+    cells = model.embed(mdata.copy())
+    truth = Truth.from_mudata(cells, batch_key="batch", labels_key="cell_type")
+    z = {name: cells[name].obsm["X_cvqvae"] for name in model.modalities}
+    table = score_table(evaluate({"all": z}, truth, views=("stacked",), resolutions=1), "stacked")
+    assert table.loc[["all", "raw", "random"], "score"].notna().all()
+    pairs = [score_table(evaluate({"own": {a: z[a], b: z[b]}}, truth, views=("stacked",), resolutions=1), "stacked").loc["own"] for a, b in combinations(z, 2)]
+    for name in ("foscttm", "label_transfer", "label_transfer_back"):
+        assert table.loc["all", name] == pytest.approx(np.mean([pair[name] for pair in pairs]))
+
+
+def test_rows_of_more_modalities_than_there_are_are_refused(three):
+    model, mdata = three
+    truth = Truth.from_mudata(mdata, batch_key="batch", labels_key="cell_type")
+    with pytest.raises(DataError, match="The stacked view of 250 cells has 750 rows, the embedding has shape .1000, 8."):
+        score_embedding(np.zeros((1000, 8)), truth, "stacked")
+
+
+def test_a_mosaic_without_a_complete_cell_is_refused_before_any_work(three):
+    _, mdata = three
+    apart = {"rna": mdata["rna"], "atac": mdata["atac"][:100], "protein": mdata["protein"][100:]}
+    with pytest.raises(DataError, match="0 cells have all of rna, atac, protein"):
+        CVQVAE({name: adata.copy() for name, adata in apart.items()}, unpaired="keep")
 
 
 def test_three_modalities_are_scored_as_one_point_per_cell(three):

@@ -78,11 +78,9 @@ def test_bad_flags_exit_with_2(arguments):
     "arguments, message",
     [
         (["--rna", "{}/rna.h5ad"], "Two modalities are needed"),
-        (["--rna", "a.h5ad", "--atac", "b.h5ad", "--adt", "c.h5ad"], "CVQVAE trains on all three"),
         (["--rna", "{}/rna.h5ad", "--atac", "{}/missing.h5ad"], "no such file"),
         (["--rna", "{}/rna.h5ad", "--atac", "{}/atac.h5ad", "--batch", "donor"], "no such column"),
         (["--rna", "{}/rna.h5ad", "--dataset", "demo"], "exclude each other"),
-        (["--mudata", "{}/three.h5mu"], "3 modalities (rna, atac, adt), and a report compares two"),
         (["--dataset", "nonsense"], "No data set"),
         (["--epochs", "0"], "at least 1"),
         (["--params", "{}/missing.yaml"], "no such file"),
@@ -175,6 +173,29 @@ def test_proteins_without_labels_or_batch(tmp_path):
     assert absent["value"].isna().all() and absent["reason"].str.contains("no column was named").all()
     rna, proteins = mudata.read_h5mu(out / "integrated.h5mu").mod.values()
     assert type(proteins.X) is type(proteins.layers["counts"]) is np.ndarray and rna.layers["counts"].format == "csr"  # as totalVI reads them
+
+
+def test_three_modalities_have_a_report(files, tmp_path):
+    cells = mudata.read_h5mu(files / "three.h5mu")
+    for name, adata in cells.mod.items():
+        adata.obs = cells["rna"].obs[["cell_type", "batch"]].copy()
+        adata.write(tmp_path / f"{name}.h5ad")
+    sources = [argument for name in ("rna", "atac", "adt") for argument in (f"--{name}", str(tmp_path / f"{name}.h5ad"))]
+    settings = ["--batch", "batch", "--labels", "cell_type", "--epochs", "2", "--components", "10", "--out", str(tmp_path / "three")]
+    assert main(["integrate", *sources, *settings]) == 0
+    scores = pd.read_csv(tmp_path / "three" / "scores.csv").set_index(["method", "view", "metric"])["value"]
+    for method in ("cvqvae", "raw", "random"):
+        assert np.isfinite(scores[[(method, "stacked", name) for name in ("foscttm", "label_transfer", "modality_asw", "score")]]).all()
+    integrated = mudata.read_h5mu(tmp_path / "three" / "integrated.h5mu")
+    assert [adata.obsm["X_cvqvae"].shape for adata in integrated.mod.values()] == 3 * [(120, 64)]
+
+
+@pytest.mark.parametrize("name", ["benchmark", "biology", "ablation"])
+@pytest.mark.parametrize("cells", [["--mudata", "{}/three.h5mu"], ["--rna", "{}/rna.h5ad", "--atac", "{}/atac.h5ad", "--adt", "{}/rna.h5ad"]])
+def test_a_comparison_is_of_two_modalities(name, cells, files, tmp_path, capsys):
+    assert main([name, *(argument.format(files) for argument in cells), "--out", str(tmp_path / "out")]) == 2
+    assert f"`cvqvae {name}` compares two modalities, got" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
