@@ -150,21 +150,18 @@ def write_labels(
 # %% ../nbs/09_apply.ipynb #ebcdd6a3
 def translate_files(
     model: str | Path,  # folder of a saved model
-    files: dict[str, str],  # one flag -> .h5ad file
+    files: dict[str, str],  # flag -> .h5ad file, of one modality or of several others
     to: str,  # modality to predict, as the model calls it, or its flag
     out: str | Path,  # .h5ad to be written
     features: list[str] | None = None,  # names or symbols; None: all
 ) -> AnnData:  # what was written
-    "Predict a modality of new cells: normalised values, float32. Raises `DataError`."
+    "Predict a modality of new cells from what was measured in them: normalised values, float32. Raises `DataError`."
     path, fitted = new_file(out, ".h5ad"), CVQVAE.load(model)
     _probe(*files.values())
     cells = read_for(fitted, files)
-    if len(cells.mod) != 1:
-        raise DataError("translate reads one file: give one of --rna, --atac and --adt")
-    ((source, adata),) = cells.mod.items()
     names = {kind: name for name, kind in fitted.kinds.items()}
     target = to if to in fitted.modalities else names.get(KIND_OF_FLAG.get(to, ""), to)
-    predicted = fitted.translate(adata, target, source, features)
+    predicted = fitted.translate(cells, target, features=features)
     write_atomically(path, predicted.write_h5ad, locks=True)
     return predicted
 
@@ -179,7 +176,8 @@ _EXAMPLES = {
   cvqvae map --model my-run/model --rna new.h5ad --reference my-run/integrated.h5mu --labels cell_type --out mapped.h5mu""",
     "translate": """examples:
   cvqvae translate --model my-run/model --rna new.h5ad --to atac --out predicted.h5ad
-  cvqvae translate --model my-run/model --rna new.h5ad --to protein --features CD3,CD19 --out predicted.h5ad""",
+  cvqvae translate --model my-run/model --rna new.h5ad --to protein --features CD3,CD19 --out predicted.h5ad
+  cvqvae translate --model my-run/model --rna new.h5ad --atac new-peaks.h5ad --to protein --out predicted.h5ad""",
 }
 
 

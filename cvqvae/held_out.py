@@ -6,6 +6,8 @@
 __all__ = ['keep_back', 'held_out_scores']
 
 # %% ../nbs/08_held_out.ipynb #b5ce2463
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 from mudata import MuData
@@ -48,18 +50,20 @@ def held_out_scores(
     evaluation: dict | None = None,  # options of `evaluate`
     **settings,  # of `CVQVAE`: preset, epochs, ...
 ) -> pd.DataFrame:  # rows of `evaluate` for the kept-back cells, and group "held-out" with label transfer from training cells
-    "Train on some cells, embed others, and score those beside their canonical correlations (`cca`), their components (`raw`) and noise."
+    "Train on some cells, embed others, and score those beside their canonical correlations (`cca`, of two modalities), their components (`raw`) and noise."
     train, back = keep_back(mdata, share, batch, batch_key, seed)
     model = CVQVAE(train, batch_key=batch_key, seed=seed, **settings).fit(progress=False)
     model.embed()
     for name, transform in model.transforms.items():
         back[name].obsm[COMPONENTS[model.kinds[name]].slot] = transform.transform(back[name])
     model.embed(back)
-    first, second, *_ = model.modalities
-    embeddings = {"first": back[first].obsm["X_cvqvae"], "second": back[second].obsm["X_cvqvae"], "joint": back.obsm["X_cvqvae"]}
-    linear = _canonical([[components_of(part[name], name) for name in (first, second)] for part in (train, back)], _batches(train, back, batch_key))
-    scores = evaluate({"cvqvae": embeddings, "cca": linear}, Truth.from_mudata(back, batch_key, labels_key), seed=seed, **(evaluation or {}))
-    crossed = _crossed_labels(train, back, (first, second), labels_key) if labels_key else []
+    names = model.modalities
+    methods = {"cvqvae": {name: back[name].obsm["X_cvqvae"] for name in names} | {"joint": back.obsm["X_cvqvae"]}}
+    if len(names) == 2:
+        blocks = [[components_of(part[name], name) for name in names] for part in (train, back)]
+        methods["cca"] = _canonical(blocks, _batches(train, back, batch_key))
+    scores = evaluate(methods, Truth.from_mudata(back, batch_key, labels_key), seed=seed, **(evaluation or {}))
+    crossed = _crossed_labels(train, back, names, labels_key) if labels_key else []
     return pd.concat([scores, pd.DataFrame(crossed, columns=scores.columns)], ignore_index=True) if crossed else scores
 
 
@@ -71,9 +75,9 @@ def _canonical(blocks: list, batches: list) -> dict:
     return CanonicalCorrelation().fit(*blocks[0], batches[0]).transform(*blocks[1], batches[1])
 
 
-def _crossed_labels(train: MuData, back: MuData, names: tuple[str, str], labels_key: str) -> list[tuple]:
+def _crossed_labels(train: MuData, back: MuData, names: list[str], labels_key: str) -> list[tuple]:
     known, told, rows = train.obs[labels_key].notna().to_numpy(), back.obs[labels_key].notna().to_numpy(), []
-    for source, target in (names, names[::-1]) if told.any() else ():
+    for source, target in permutations(names, 2) if told.any() else ():
         given, asked = train[source].obsm["X_cvqvae"][known], back[target].obsm["X_cvqvae"][told]
         found = vote_labels(given, train.obs[labels_key][known], asked)["label"]
         right = found.to_numpy() == back.obs[labels_key][told].astype(str).to_numpy()

@@ -36,7 +36,7 @@ from .presets import Preset, check_setting, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors
 from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
 from .training import TrainingConfig
-from .translation import feature_positions, predict_components, predict_features, values_of
+from .translation import feature_positions, predict_features, predict_from_measured, values_of
 
 # %% ../nbs/05_integration.ipynb #a97ac24c
 class CVQVAE:
@@ -222,28 +222,31 @@ def parameters(self: CVQVAE) -> dict:
 @patch
 def translate(
     self: CVQVAE,
-    adata: AnnData,  # cells of one modality, with raw counts
+    data: AnnData | MuData,  # cells with raw counts of one modality, or of several others than `to`
     to: str,  # name of the modality to predict
-    source: str | None = None,  # name of the modality of `adata`; None: found by its kind
+    source: str | None = None,  # name of the modality of an AnnData; None: found by its kind
     features: Sequence[str] | None = None,  # names to predict, or symbols of genes that are called by ids; None: all
 ) -> AnnData:  # float32 [n, features], `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components, `uns["cvqvae_translation"]` what the values are
-    """Predict one modality from another: normalised values with the target's feature names.
+    """Predict one modality from another, or from several: normalised values with the target's feature names.
 
     RNA is log1p of counts per `transforms[to].target_sum`, the median total of the training cells; proteins are centred log-ratios, peaks TF-IDF.
-    Where genes are called by ids, their symbols stand in `var["feature_name"]`.
+    Where genes are called by ids, their symbols stand in `var["feature_name"]`. Of several modalities, a cell's prediction is the mean of theirs.
     """
-    data, transform = self._checked(adata, source), self._target(to)
+    data, transform = self._checked(data, source), self._target(to)
     columns = feature_positions(transform.var, features)
-    source, *others = data.mod
-    if others:
-        raise DataError(f"translate reads one modality: give it one of {', '.join(data.mod)}, such as mdata[{source!r}]")
-    ((_, cells),) = self.reader.groups(data)
-    components = predict_components(self.module, cells, self.modalities.index(source), self.modalities.index(to))
+    sources = [name for name in data.mod if name in self.modalities]
+    if to in sources and len(sources) > 1:
+        others = [name for name in sources if name != to]
+        raise DataError(f"{to} is what is to be predicted, and these cells have it: give {' or '.join(others)} alone, such as mdata[{others[0]!r}]")
+    groups = self.reader.groups(data)
+    if (n := sum(len(cells) for _, cells in groups)) < data.n_obs:
+        raise DataError(f"{data.n_obs - n} of {data.n_obs} cells have none of {', '.join(sources)}: leave them out.")
+    components = predict_from_measured(self.module, groups, self.modalities.index(to))
     values = np.concatenate(list(predict_features(transform, components, columns)))
-    result = AnnData(values, obs=adata.obs[[]].copy(), var=transform.var.iloc[columns].copy())
+    result = AnnData(values, obs=pd.DataFrame(index=data.obs_names), var=transform.var.iloc[columns].copy())
     result.obsm[transform.slot] = components
     result.var["feature_types"] = pd.Categorical([KINDS[transform.kind]] * result.n_vars)
-    result.uns["cvqvae_translation"] = {"from": source, "to": to, "values": values_of(transform)}
+    result.uns["cvqvae_translation"] = {"from": " and ".join(sources), "to": to, "values": values_of(transform)}
     return result
 
 

@@ -247,6 +247,27 @@ def test_three_modalities_are_trained_over_every_ordered_pair(three):
             assert list(predicted.var_names) == list(model.transforms[target].feature_names) and np.isfinite(predicted.X).all()
 
 
+def test_what_is_measured_of_a_cell_predicts_the_rest(three, tmp_path):
+    model, mdata = three
+    alone = {name: model.translate(mdata[name], to="protein").obsm["X_pca"] for name in ("rna", "atac")}
+    parts = {"rna": mdata["rna"][:200].copy(), "atac": mdata["atac"][::-1][:150].copy()}
+    predicted = model.translate(join_modalities(parts, features="keep"), to="protein")
+    both = pd.DataFrame({name: mdata.obs_names.isin(part.obs_names) for name, part in parts.items()}, mdata.obs_names).loc[predicted.obs_names]
+    assert predicted.n_obs == 250 and predicted.uns["cvqvae_translation"]["from"] == "rna and atac" and both.all(axis=1).sum() == 100
+    places = mdata.obs_names.get_indexer(predicted.obs_names)
+    weights = both / both.sum(axis=1).to_numpy()[:, None]
+    wanted = sum(weights[[name]].to_numpy() * alone[name][places] for name in parts)
+    np.testing.assert_allclose(predicted.obsm["X_pca"], wanted, atol=1e-5)
+    with pytest.raises(DataError, match="protein is what is to be predicted, .* give rna or atac alone"):
+        model.translate(mdata, to="protein")
+    for name, part in parts.items():
+        part.write_h5ad(tmp_path / f"{name}.h5ad")
+    model.save(tmp_path / "model")
+    said = ["translate", "--model", "model", "--rna", "rna.h5ad", "--atac", "atac.h5ad", "--to", "protein", "--out", "predicted.h5ad"]
+    assert main([str(tmp_path / one) if one == "model" or one.endswith(".h5ad") else one for one in said]) == 0
+    np.testing.assert_allclose(read_h5ad(tmp_path / "predicted.h5ad").X, predicted.X, atol=1e-5)
+
+
 def test_three_modalities_survive_a_folder(three, tmp_path):
     model, mdata = three
     model.save(tmp_path / "model")
