@@ -51,7 +51,7 @@ def agreement_maps(
         maps.append((1 - share) * eye + share * torch.linalg.solve(own, cross))
     return maps
 
-
+# %% ../nbs/03_agreement.ipynb #ec3fe2f9
 def equal_covariance_maps(
     covariances: list[Tensor],  # of each modality's rows, float64 [d, d]
     ridge: float = 1e-3,  # added to the diagonals, relative to that of the mean covariance
@@ -72,7 +72,7 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp(min=1e-12 * float(values[-1])) ** exponent) @ vectors.T
 
-
+# %% ../nbs/03_agreement.ipynb #2940d63d
 def agreement_ridge(
     n_latent: int,  # d
     n_cells: int,  # that the covariance is of

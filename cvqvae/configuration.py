@@ -26,6 +26,20 @@ _PROBABILITY = (lambda value: 0 <= value < 1, "a probability, at least 0 and bel
 _INSIDE = (lambda value: 0 < value < 1, "between 0 and 1")
 _RANGES = {"consensus": _SHARE, "agreement": _SHARE, "quantized_share": _SHARE, "dropout": _PROBABILITY, "input_dropout": _PROBABILITY, "decay": _INSIDE}
 
+
+def _refuse_odd(config: "ModelConfig") -> None:
+    "Raises ValueError for a setting that no model can have."
+    for name, choices in CHOICES.items():
+        if getattr(config, name) not in choices:
+            raise ValueError(f"{name}={getattr(config, name)!r} is not one of {choices}")
+    if config.routes == "joint" and config.fusion is None:
+        raise ValueError("routes='joint' needs a fusion: 'mean', 'linear' or 'encoder'")
+    for name, (holds, what) in _RANGES.items():
+        if not holds(getattr(config, name)):
+            raise ValueError(f"{name}={getattr(config, name)} must be {what}")
+    if len(config.lambda_modality) != len(config.n_inputs):
+        raise ValueError(f"{len(config.n_inputs)} modalities, but lambda_modality has {len(config.lambda_modality)} weights")
+
 # %% ../nbs/03_configuration.ipynb #9d32aad4
 @dataclass(frozen=True)
 class ModelConfig:
@@ -69,13 +83,4 @@ class ModelConfig:
     seed: int = 0  # of the initial weights
 
     def __post_init__(self):
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {choices}")
-        if self.routes == "joint" and self.fusion is None:
-            raise ValueError("routes='joint' needs a fusion: 'mean', 'linear' or 'encoder'")
-        for name, (holds, what) in _RANGES.items():
-            if not holds(getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)} must be {what}")
-        if len(self.lambda_modality) != len(self.n_inputs):
-            raise ValueError(f"{len(self.n_inputs)} modalities, but lambda_modality has {len(self.lambda_modality)} weights")
+        _refuse_odd(self)

@@ -251,9 +251,8 @@ def load_cells(
         raise DataError(f"`cvqvae {report}` compares two modalities, got --{' --'.join(source)}: give two of them; `cvqvae integrate` takes all three.")
     mdata = _loaded(parameters, source, backed)
     if len(mdata.mod) > 2 and report != "integrate":
-        first, second = list(mdata.mod)[:2]
         raise DataError(f"`cvqvae {report}` compares two modalities, got {', '.join(mdata.mod)}. Write a file with two of them, "
-                        f"mudata.MuData({{'{first}': cells['{first}'], '{second}': cells['{second}']}}); `cvqvae integrate` takes all.")
+                        f"mudata.MuData({{name: cells[name] for name in {list(mdata.mod)[:2]}}}); `cvqvae integrate` takes all.")
     return mdata
 
 

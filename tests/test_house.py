@@ -142,3 +142,32 @@ def test_the_package_does_not_import_nbdev():
 
 def test_quarto_configuration_is_one_file():
     assert (ROOT / "nbs" / "_quarto.yml").resolve() == ROOT / "_quarto.yml"
+
+
+# the audit of a release --------------------------------------------------------------------------------------------------------------
+
+
+def audited(*holes, version="80.0", lacking=False):
+    "What the audit says of setuptools with these vulnerabilities, and of a package that could not be asked after."
+    sys.path.insert(0, str(ROOT / ".ci"))
+    try:
+        from audit import verdict
+    finally:
+        sys.path.pop(0)
+    found = [{"name": "setuptools", "version": version, "vulns": [{"id": name, "fix_versions": ["83"], "aliases": aliases} for name, *aliases in holes]}]
+    return verdict([*found, *[{"name": "lost", "skip_reason": "no answer"}][: int(lacking)]], 1 + lacking)
+
+
+def test_an_accepted_vulnerability_is_told_and_passes():
+    for hole in (("PYSEC-2026-3447",), ("CVE-2026-59890", "PYSEC-2026-3447")):
+        code, said = audited(hole)
+        assert code == 0 and "1 of 1 packages audited, 0 known" in said[0] and said[1].startswith("accepted: setuptools PYSEC-2026-3447: ")
+
+
+def test_other_vulnerabilities_and_reasons_that_are_gone_fail():
+    code, said = audited(("PYSEC-2026-3447",), ("PYSEC-2099-1",))
+    assert code == 1 and "setuptools 80.0: PYSEC-2099-1, fixed in 83" in said
+    code, said = audited(version="84.0")
+    assert code == 1 and "no longer found, remove it" in said[-1]
+    code, said = audited(("PYSEC-2026-3447",), lacking=True)
+    assert code == 1 and "could not be fetched: lost" in said[-1]
