@@ -87,14 +87,16 @@ def predicted_columns(
     features: dict[str, list[str]],  # modality -> names
     source: str,  # modality to predict from
 ) -> list[dict]:
-    "The same features of the other modalities, as the model predicts them from one; none where that one lacks cells."
+    "The same features of the other modalities, as the model predicts them from one; missing in cells that lack that one."
     adata, found = cells.modalities.get(source), []
-    if adata is None or not adata.obs_names.equals(cells.obs.index) or source not in model.modalities:
+    if adata is None or source not in model.modalities:
         return found
+    rows = cells.obs.index.get_indexer(adata.obs_names)
     for name, chosen in features.items():
         known = set(model.transforms[name].feature_names) if name != source and name in model.transforms else set()
         if wanted := [f for f in chosen if f in known]:
-            values, section = model.translate(alone(adata, source, cells.obs), name, source, wanted).X, f"{name} predicted from {source}"
+            values, section = np.full((len(cells.obs), len(wanted)), np.nan, np.float32), f"{name} predicted from {source}"
+            values[rows] = model.translate(alone(adata, source, cells.obs), name, source, wanted).X
             shown = shown_names(cells.modalities[name].var).to_dict()
             found += [number_column(f"{section}:{f}", shown[f], section, v, "predicted", predicts=f"{name}:{f}") for f, v in zip(wanted, values.T)]
     return found

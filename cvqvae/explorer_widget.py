@@ -155,14 +155,15 @@ def _near(self: Explorer, grouping: str, code: str) -> dict[str, pd.DataFrame]:
 def _across(self: Explorer, inside: np.ndarray, markers: pd.DataFrame, most: int) -> dict[str, pd.DataFrame]:
     "Means of the selected cells: markers of the other modalities, measured and predicted."
     source = self.cells.modalities.get(self.source)
-    if source is None or not source.obs_names.equals(self.cells.obs.index):
+    if source is None or not (mine := source.obs_names.isin(self.cells.obs.index[inside])).any():
         return {}
-    tables, here = {}, source[inside].copy()
+    tables, here = {}, source[mine].copy()
     for name, part in markers[markers["modality"] != self.source].groupby("modality", sort=False):
         known = set(self.model.transforms[name].feature_names) if name in self.model.transforms else set()
         if features := [f for f in part["feature"] if f in known][:most]:
             adata = self.cells.modalities[name]
-            measured = self.reader(name)(features)[adata.obs_names.isin(here.obs_names)].mean(0)
+            both = adata.obs_names.isin(here.obs_names)
+            measured = self.reader(name)(features)[both].mean(0) if both.any() else np.nan
             predicted = self.model.translate(alone(here, self.source, self.cells.obs), name, self.source, features).X.mean(0)
             tables[f"{name} from {self.source}"] = pd.DataFrame({"measured": measured, "predicted": predicted}, index=[self.shown[name][f] for f in features])
     return tables

@@ -1,8 +1,10 @@
 """The exported explorer in a real browser: what it shows, that names stay names, and that 50,000 cells can be drawn."""
 
+import base64
 import json
 import re
 import time
+import zlib
 from functools import partial
 
 import numpy as np
@@ -228,13 +230,20 @@ def test_fifty_thousand_cells_are_drawn(page, many, record_property):
 
 
 def test_a_mosaic_can_be_explored(fitted):
-    mdata = fitted[1]
+    model, mdata = fitted
     part = MuData({"rna": mdata["rna"][:250].copy(), "atac": mdata["atac"][50:].copy()})
     for slot in ("X_cvqvae", "X_umap"):
         part.obsm[slot] = mdata[part.obs_names].obsm[slot]
     content = explorer_content(part, "cell_type", features=[part["atac"].var_names[0]], most_features=20)
     assert content["cells"] == 300 and set(content["positions"]) == {"joint", "rna", "atac"}
     assert set(content["markers"]) == {"cell_type", "code:rna"} and json.dumps(content, allow_nan=False)
+    peak = part["atac"].var_names[0]
+    columns = {c["key"]: c for c in explorer_content(part, "cell_type", features=[peak], most_features=20, model=model)["columns"]}
+    levels = np.frombuffer(zlib.decompress(base64.b64decode(columns[f"atac predicted from rna:{peak}"]["values"])), np.uint8)
+    lacking = ~part.obs_names.isin(part["rna"].obs_names)
+    assert ((levels == 255) == lacking).all() and lacking.sum() == 50
+    table = explore(part, "cell_type", model=model).about("cell_type", part["rna"].obs["cell_type"].mode()[0])["atac from rna"]
+    assert len(table) and table.notna().all(axis=None)
 
 
 def test_what_cannot_be_shown_is_said_before_a_file_is_made(fitted, tmp_path):
