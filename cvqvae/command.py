@@ -38,6 +38,7 @@ _EXAMPLES = {
   cvqvae integrate
   cvqvae integrate --rna rna.h5ad --atac atac.h5ad --batch donor --labels cell_type
   cvqvae integrate --rna rna.h5ad --adt proteins.h5ad --epochs 100 --out my-run
+  cvqvae integrate --rna rna.h5ad --atac atac.h5ad --adt proteins.h5ad
   cvqvae integrate --rna all.h5ad --adt some.h5ad --unpaired keep
   cvqvae integrate --params my-run.yaml
   cvqvae integrate --mudata cells.h5mu --processes 4

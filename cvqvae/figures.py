@@ -181,7 +181,7 @@ def plot_integration(
     max_cells: int = 8000,  # a random subset of larger data is drawn
     seed: int = 0,  # of the subset and of the UMAPs
 ) -> Figure:
-    "Stacked rows of both modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out."
+    "Stacked rows of all modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out."
     cells, columns = np.sort(np.random.default_rng(seed).permutation(mdata.n_obs)[:max_cells]), {}
     for title, key in {"cell type": labels_key, "batch": batch_key}.items():
         columns[title] = find_column(mdata, key) if key else None
