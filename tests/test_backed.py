@@ -82,7 +82,8 @@ def lies_in_a_file(array):
 def test_what_is_computed_from_counts_on_disk_lies_on_disk_and_is_not_copied(file):
     stored = read_any(file, backed=True)
     model = CVQVAE(stored, batch_key="batch", epochs=1, n_components=8)
-    for adata, inputs in zip(stored.mod.values(), model._complete_first()[0].inputs):
+    ((_, complete),) = model.reader.groups(stored, fitted=True)
+    for adata, inputs in zip(stored.mod.values(), complete.inputs):
         assert np.shares_memory(inputs.numpy(), adata.obsm["X_lsi" if "X_lsi" in adata.obsm else "X_pca"])
     model.fit(progress=False).embed()
     tables = [stored.obsm["X_cvqvae"]] + [adata.obsm[key] for adata in stored.mod.values() for key in ("X_cvqvae", "X_cvqvae_quantized")]
