@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def without_delay(seconds=60):
+def without_delay(seconds=20):
     "Fails where the block takes more processor time than a slow and busy machine would need for it."
     started = time.process_time()
     yield
