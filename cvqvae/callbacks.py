@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from .agreement import set_agreement
 from .batch_offsets import set_batch_offsets, set_missing_offsets
+from .component_scale import set_component_scale
 from .losses import set_modality_weights, set_target_variance
 from .processes import rank, total
 from .quantizer import VectorQuantizer, perplexity
@@ -80,12 +81,13 @@ class PrepareModel(Callback):
 
 # %% ../nbs/04_callbacks.ipynb #18b44fcc
 class FinishModel(Callback):
-    "After a run: the maps that bring the modalities' embeddings closer, where configured."
+    "After a run: the maps that bring the modalities' embeddings closer, and the lengths of the axes, where configured."
 
     order = 15
 
     def after_fit(self, trainer) -> None:
         set_agreement(trainer.model, trainer.train_data.inputs, trainer.train_data.batch)
+        set_component_scale(trainer.model, trainer.train_data.inputs, trainer.train_data.batch)
 
 # %% ../nbs/04_callbacks.ipynb #c7aae01b
 class FiniteLoss(Callback):

@@ -24,7 +24,7 @@ CHOICES = {
 _SHARE = (lambda value: 0 <= value <= 1, "a share, from 0 to 1")
 _PROBABILITY = (lambda value: 0 <= value < 1, "a probability, at least 0 and below 1")
 _INSIDE = (lambda value: 0 < value < 1, "between 0 and 1")
-_RANGES = {"consensus": _SHARE, "agreement": _SHARE, "quantized_share": _SHARE, "dropout": _PROBABILITY, "input_dropout": _PROBABILITY, "decay": _INSIDE}
+_RANGES = {"consensus": _SHARE, "agreement": _SHARE, "component_scale": _SHARE, "quantized_share": _SHARE, "dropout": _PROBABILITY, "input_dropout": _PROBABILITY, "decay": _INSIDE}
 
 
 def _refuse_odd(config: "ModelConfig") -> None:
@@ -63,6 +63,7 @@ class ModelConfig:
     consensus: float = 0.0  # share of the modalities' latents in the joint embedding, by their weights; 0: the joint latent alone
     agreement: float = 0.0  # share of the way that a modality's embedding moves, after the training, to what it says of the others'; 0: none
     equal_covariance: bool = False  # after that, the modalities' embeddings are moved to the mean of their covariances
+    component_scale: float = 0.0  # share of the way that the axes of all embeddings go, last of all, to the lengths that they have in the components
     bottleneck: str = "quantized"  # "quantized" or "gaussian" (variant cvae)
     routes: str = "cross"  # what is decoded into what: "cross", "joint" or "all"
     fusion: str | None = None  # joint latent: None (mean, not trained), "mean", "linear", or "encoder" of its own

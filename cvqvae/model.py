@@ -107,6 +107,9 @@ class CrossVQVAE(nn.Module):
             if config.agreement or config.equal_covariance:
                 self.register_buffer(f"agreement_center_{i}", torch.zeros(config.n_latent))
                 self.register_buffer(f"agreement_map_{i}", torch.eye(config.n_latent))
+        if config.component_scale:
+            self.register_buffer("component_center", torch.zeros(config.n_latent))
+            self.register_buffer("component_map", torch.eye(config.n_latent))
 
     def _build(self, c: ModelConfig) -> None:
         options = dict(skip=c.skip, norm=c.norm)
@@ -252,14 +255,18 @@ def embed_all(
     inputs: list[Tensor | None],  # components per modality, float [n, n_inputs[i]]; None: not measured in these cells
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
 ) -> dict[int | str, Latent]:  # per measured modality's position, and "joint"
-    "What a trained model says of cells: as `encode_all`, with consensus (also where a modality is missing) and agreement as configured."
+    "What a trained model says of cells: as `encode_all`, with consensus (also where a modality is missing), agreement and component scale as configured."
     latents = self.encode_all(inputs, batch)
-    agreed = {s: latent._replace(z=self._agreed(latent.z, s)) for s, latent in latents.items()}
-    return agreed | {JOINT: self._consensus(latents)}
+    rows = {s: latent._replace(z=self._agreed(latent.z, s)) for s, latent in latents.items()} | {JOINT: self.consensus_of(latents)}
+    return {s: latent._replace(z=self._rescaled(latent.z)) for s, latent in rows.items()}
 
 
 @patch
-def _consensus(self: CrossVQVAE, latents: dict[int | str, Latent]) -> Latent:
+def consensus_of(
+    self: CrossVQVAE,
+    latents: dict[int | str, Latent],  # per source, of `encode_all`
+) -> Latent:
+    "The joint latent, with its share of the modalities' latents; where a modality is missing, of these alone."
     share = self.config.consensus if JOINT in latents else 1.0
     if not share:
         return latents[JOINT]
@@ -276,6 +283,11 @@ def _agreed(self: CrossVQVAE, z: Tensor, source: int | str) -> Tensor:
         return z
     center = getattr(self, f"agreement_center_{source}")
     return center + (z - center) @ getattr(self, f"agreement_map_{source}")
+
+
+@patch
+def _rescaled(self: CrossVQVAE, z: Tensor) -> Tensor:
+    return self.component_center + (z - self.component_center) @ self.component_map if self.config.component_scale else z
 
 # %% ../nbs/03_model.ipynb #af39de00
 @patch

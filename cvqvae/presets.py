@@ -34,7 +34,7 @@ NETWORKS = {
 # %% ../nbs/05_presets.ipynb #f4358460
 LOSSES = {
     **{"relative_alignment": True, "lambda_alignment": 1.0, "lambda_distillation": 10.0, "lambda_geometry": 20.0},
-    **{"reliability_power": 2.0, "length_power": 0.5, "consensus": 1 / 3, "agreement": 0.25, "equal_covariance": True},
+    **{"reliability_power": 2.0, "length_power": 0.5, "consensus": 1 / 3, "agreement": 0.25, "equal_covariance": True, "component_scale": 0.5},
 }
 
 # %% ../nbs/05_presets.ipynb #c9a32310
