@@ -24,7 +24,8 @@ CHOICES = {
 _SHARE = (lambda value: 0 <= value <= 1, "a share, from 0 to 1")
 _PROBABILITY = (lambda value: 0 <= value < 1, "a probability, at least 0 and below 1")
 _INSIDE = (lambda value: 0 < value < 1, "between 0 and 1")
-_RANGES = {"consensus": _SHARE, "agreement": _SHARE, "component_scale": _SHARE, "quantized_share": _SHARE, "dropout": _PROBABILITY, "input_dropout": _PROBABILITY, "decay": _INSIDE}
+_RANGES = dict.fromkeys(("consensus", "agreement", "component_scale", "quantized_share"), _SHARE)
+_RANGES |= {"dropout": _PROBABILITY, "input_dropout": _PROBABILITY, "decay": _INSIDE}
 
 
 def _refuse_odd(config: "ModelConfig") -> None:

@@ -78,7 +78,8 @@ class Plan:
         return hash_of(fit_key, truth_hash, self.evaluation)
 
 
-_OWN = "agreement batch_offsets batches callbacks component_scale configuration containers integration losses model networks presets processes quantizer training".split()
+_OWN = "agreement batch_offsets batches callbacks component_scale configuration containers integration losses model networks".split()
+_OWN += "presets processes quantizer training".split()
 _PACKAGES = {"harmony": "harmonypy", "wnn": "muon", "mofa": "mofapy2", "totalvi": "scvi-tools", "multivi": "scvi-tools", "clue": "scglue"}
 
 

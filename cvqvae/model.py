@@ -60,6 +60,14 @@ class GaussianBottleneck(nn.Module):
         sample = mean + noise_like(torch.randn, mean) * (0.5 * log_variance).exp() if self.training else mean
         return Latent(mean, sample, None, self.kl_weight * kl.sum(1).mean())
 
+
+def _bottleneck(c: ModelConfig) -> nn.Module:
+    if c.bottleneck == "gaussian":
+        return GaussianBottleneck(c.lambda_kl * 2 / (sum(c.n_inputs) / len(c.n_inputs)))
+    quantizer = QuantizedBottleneck(c.n_codes, c.n_latent, c.decay, c.commitment_weight, revive_below=c.revive_below)
+    quantizer.share = c.quantized_share
+    return quantizer
+
 # %% ../nbs/03_model.ipynb #bd4b807a
 JOINT = "joint"
 
@@ -119,19 +127,11 @@ class CrossVQVAE(nn.Module):
         mirror = c.hidden[::-1] if c.decoder_hidden is None else c.decoder_hidden
         self.encoders = nn.ModuleList(FullyConnected(k + n_batches, c.hidden, n_out, **encoding) for k in c.n_inputs)
         self.decoders = nn.ModuleList(FullyConnected(c.n_latent + c.n_batches, mirror, k, **options) for k in c.n_inputs)
-        self.bottlenecks = nn.ModuleDict({str(s): self._bottleneck(c) for s in self.sources[: 1 if c.shared_codebook else None]})
+        self.bottlenecks = nn.ModuleDict({str(s): _bottleneck(c) for s in self.sources[: 1 if c.shared_codebook else None]})
         fusions = {"linear": lambda: nn.Linear(len(c.n_inputs) * n_out, n_out)}
         joint = c.hidden if c.joint_hidden is None else c.joint_hidden
         fusions["encoder"] = lambda: FullyConnected(sum(c.n_inputs) + n_batches, joint, n_out, **encoding)
         self.fusion = fusions[c.fusion]() if c.fusion in fusions else None
-
-    @staticmethod
-    def _bottleneck(c: ModelConfig) -> nn.Module:
-        if c.bottleneck == "gaussian":
-            return GaussianBottleneck(c.lambda_kl * 2 / (sum(c.n_inputs) / len(c.n_inputs)))
-        quantizer = QuantizedBottleneck(c.n_codes, c.n_latent, c.decay, c.commitment_weight, revive_below=c.revive_below)
-        quantizer.share = c.quantized_share
-        return quantizer
 
     def forward(
         self,
