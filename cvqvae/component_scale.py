@@ -18,7 +18,7 @@ def component_map(
     covariance: Tensor,  # of the joint embedding, float64 [d, d]
     cross: Tensor,  # its covariance with the components, float64 [d, k]
     share: float,  # q: how far the axes go to the lengths that they have in the components
-    ridge: float = 1e-3,  # added to the diagonal of the covariance, relative to its mean
+    ridge: float = 0.03,  # added to the diagonal of the covariance, relative to its mean
 ) -> Tensor:  # float64 [d, d], symmetric, applied to centred rows from the right
     "c times the matrix G to the power q, as above; where the components follow from nothing in the embedding, the map that leaves it."
     eye = torch.eye(len(covariance), dtype=covariance.dtype)
@@ -46,4 +46,4 @@ def set_component_scale(
     mean, covariance = moments_within_batches(rows_of, inputs, batch)
     model.train(training)
     model.component_center.copy_(mean[:d])
-    model.component_map.copy_(component_map(covariance[:d, :d], covariance[:d, d:], share, agreement_ridge(d, len(inputs[0]))))
+    model.component_map.copy_(component_map(covariance[:d, :d], covariance[:d, d:], share, agreement_ridge(d, len(inputs[0]), least=0.03)))
