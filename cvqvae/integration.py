@@ -181,7 +181,7 @@ def embed(
 ) -> MuData | AnnData:  # the same object
     """Write the embeddings into `data` and return it.
 
-    Sets per modality `obsm["X_cvqvae"]` (z as `embed_all` says it, float32 [n, d]), `obsm["X_cvqvae_quantized"]` (e, likewise) and
+    Sets per modality `obsm["X_cvqvae"]` (z as `embed_all` says it, float32 [n, d]), `obsm["X_cvqvae_quantized"]` (e, what decoders read: not moved as z is) and
     `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z); `data.uns["cvqvae"]` (parameters).
     Cells of one modality alone may come as AnnData. A batch that training has not seen is lined up with the training cells first.
     """
