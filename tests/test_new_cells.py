@@ -23,7 +23,7 @@ from cvqvae.command import main
 from cvqvae.exchange import dense_proteins, for_collection, to_anndata, to_open_problems
 from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
-from cvqvae.labels import LabelTransfer, vote
+from cvqvae.labels import LabelTransfer, vote, worth_of_votes
 from cvqvae.metrics import evaluate, score_embedding, score_table
 from cvqvae.mosaic import groups_of, join_modalities, merged_obs, presence
 from cvqvae.parameters import Parameters, load_cells
@@ -365,6 +365,26 @@ def test_calibration_makes_confidence_honest():
     noise = pd.Series(rng.choice(["a", "b"], 400))  # labels that say nothing
     transfer = LabelTransfer().fit(z[:200], noise[:200]).calibrate(z[200:300], noise[200:300])
     assert abs(transfer.predict(z[300:])["confidence"].mean() - 0.5) < 0.15
+
+
+def test_one_wrong_cell_does_not_unname_the_others():
+    rng = np.random.default_rng(2)
+    codes = np.repeat([0, 1], 100)
+    z, labels = np.eye(2)[codes] * 10 + rng.normal(size=(200, 2)), np.array(["a", "b"])[codes]
+    new = np.eye(2)[codes] * 10 + rng.normal(size=(200, 2))
+    transfer = LabelTransfer(novelty_quantile=1).fit(z, labels).calibrate(new[:1], ["b"])  # the cell is an "a"
+    assert 0.5 < transfer.predict(z)["confidence"].max() < 1
+
+
+def test_more_votes_never_lower_the_confidence():
+    odds, weights = np.linspace(-3, 3, 40), np.ones(40)
+    rising = worth_of_votes(odds, odds > 0.5, weights).predict_proba(odds[:, None])[:, 1]
+    assert (np.diff(rising) > 0).all() and rising[0] < 0.2 and rising[-1] > 0.8
+    perverse = worth_of_votes(odds, odds < 0.5, weights).predict_proba(odds[:, None])[:, 1]
+    np.testing.assert_allclose(perverse, (odds < 0.5).mean(), atol=0.02)
+    for right in (np.ones(40, dtype=bool), np.zeros(40, dtype=bool)):
+        certain = worth_of_votes(odds, right, weights).predict_proba(odds[:, None])[:, 1]
+        assert ((certain > 0) & (certain < 1)).all() and abs(certain.mean() - right.mean()) < 0.1
 
 
 def test_labels_must_fit_the_cells():
