@@ -9,18 +9,19 @@ __all__ = ['LOOK', 'OKABE_ITO', 'MISSING', 'MISSING_COLOUR', 'figure_style', 'pa
 
 # %% ../nbs/07_figures.ipynb #4b50faea
 import os
+import warnings
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
-import umap
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from mudata import MuData
 from scanpy.plotting.palettes import default_20, default_28, default_102
+from sklearn.neighbors import NearestNeighbors
 
 from .cells import DataError
 from .ground_truth import find_column, raw_stacked
@@ -75,10 +76,18 @@ def umap_coordinates(
     seed: int = 0,  # of the layout
     n_neighbors: int = 15,  # of the graph, the cell itself included
 ) -> np.ndarray:  # float32 [n, 2]
-    "UMAP of an embedding, the same for the same seed."
-    n_neighbors = min(n_neighbors, len(z) - 1)
-    start = "spectral" if len(z) > 50 else "random"
-    return umap.UMAP(n_neighbors=n_neighbors, init=start, random_state=seed, n_jobs=1).fit_transform(np.asarray(z, np.float32))
+    "UMAP of an embedding, the same for the same seed; neighbours are exact up to 20,000 rows."
+    import umap
+
+    rows, n_neighbors = np.asarray(z, np.float32), min(n_neighbors, len(z) - 1)
+    start, near = "spectral" if len(z) > 50 else "random", None
+    if len(rows) <= 20_000:
+        distances, near = NearestNeighbors(n_neighbors=n_neighbors).fit(rows).kneighbors(rows)
+        near = near.astype(np.int32), distances.astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"precomputed_knn\[2\]")  # such a UMAP cannot place new rows, and none is asked to
+        layout = umap.UMAP(n_neighbors=n_neighbors, init=start, random_state=seed, n_jobs=1, precomputed_knn=near or (None, None, None))
+        return layout.fit_transform(rows)
 
 
 def scatter_groups(

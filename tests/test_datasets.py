@@ -209,21 +209,22 @@ import sys, h5py
 from cvqvae import datasets
 from cvqvae.command import main
 path = sys.argv[1]
-with h5py.File(path, "r+") as file:
-    indices = file[sys.argv[2]]
-    indices[...] = int(sys.argv[3])
-if path.endswith("h5mu"):
-    sys.exit(main(["explore", path, "--out", path + ".html"]))
-try:
-    datasets.read_any(path)
-except datasets.DataError as error:
-    sys.exit(str(error))
+for index in (10**9, -5):
+    with h5py.File(path, "r+") as file:
+        file[sys.argv[2]][...] = index
+    if path.endswith("h5mu"):
+        print(main(["explore", path, "--out", path + ".html"]))
+        continue
+    try:
+        datasets.read_any(path)
+    except datasets.DataError as error:
+        print(error, file=sys.stderr)
+        print(2)
 """
 
 
-@pytest.mark.parametrize("index", [10**9, -5])
 @pytest.mark.parametrize("name", ["cells.h5", "cells.h5ad", "raw.h5ad", "cells.h5mu"])
-def test_an_index_outside_is_refused_before_anything_is_cut_out(tmp_path, name, index):
+def test_an_index_outside_is_refused_before_anything_is_cut_out(tmp_path, name):
     counts, place = np.arange(1, 13).reshape(3, 4), "X/indices"
     write_10x(tmp_path / "cells.h5", counts, ["CD3E", "CD4", "chr1:5-9", "chr1:20-30"], ["Gene Expression"] * 2 + ["Peaks"] * 2)
     if name == "cells.h5":
@@ -237,8 +238,8 @@ def test_an_index_outside_is_refused_before_anything_is_cut_out(tmp_path, name, 
         if name == "raw.h5ad":
             stacked.raw, place = stacked, "raw/X/indices"
         stacked.write(tmp_path / name)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CRASH, tmp_path / name, place, str(index)], capture_output=True, text=True)
-    assert done.returncode in (1, 2) and "is damaged: an index lies outside of the matrix" in done.stderr
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CRASH, tmp_path / name, place], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "2"] and done.stderr.count("is damaged: an index lies outside of the matrix") == 2, done.stderr
 
 
 def test_h5mu_keeps_obs_and_order_and_names_missing_modalities(tmp_path):

@@ -1,11 +1,14 @@
 """Figures show what they were given, leave it as it was, and are written whole."""
 
 import io
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from scipy.spatial.distance import cdist
 
 from cvqvae.collapse import plot_losses
 from cvqvae.curves import code_purity, plot_code_usage, plot_history, usage_label
@@ -48,6 +51,22 @@ def test_a_long_legend_moves_no_panel():
 def test_umap_is_repeatable():
     z = np.random.default_rng(0).normal(size=(80, 5))
     assert np.array_equal(umap_coordinates(z), umap_coordinates(z))
+
+
+def test_a_umap_has_exact_neighbours_without_a_warning_and_searches_among_many_rows(monkeypatch):
+    import umap
+
+    z = np.random.default_rng(0).normal(size=(120, 5)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(umap_coordinates(z)).all()
+    given = []
+    monkeypatch.setattr(umap, "UMAP", lambda precomputed_knn, **_: given.append(precomputed_knn) or SimpleNamespace(fit_transform=lambda rows: rows))
+    umap_coordinates(z)
+    umap_coordinates(np.zeros((20_001, 2)))
+    (near, distances), none = given
+    assert (near[:, 0] == np.arange(120)).all() and near.shape == (120, 15) and not any(none)
+    np.testing.assert_allclose(distances, np.sort(cdist(z, z), axis=1)[:, :15], atol=1e-3)
 
 
 def test_best_is_bold_and_random_never_is():
