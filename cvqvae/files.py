@@ -281,8 +281,7 @@ def write_atomically(
     locks: bool = False,  # `write` locks the file itself, as HDF5 does
 ) -> Path:  # the same path
     "Write under another name beside it, sync, rename; what fails leaves no trace."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
+    handle, partial = _opened_beside(path)
     held = _held(handle, not locks)
     try:
         write(Path(partial))
@@ -293,6 +292,16 @@ def write_atomically(
         held.close()
         Path(partial).unlink(missing_ok=True)
     return path
+
+
+def _opened_beside(path: Path, again: bool = True) -> tuple[int, str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
+    except FileNotFoundError:  # another run has removed the folder, which was empty
+        if not again:
+            raise
+    return _opened_beside(path, again=False)
 
 
 def _held(handle: int, lock: bool):

@@ -510,6 +510,8 @@ def more_than_now(folder, pattern):
 
 def kill_comparisons(folder, times, start=compare_once, longest=2.0, seed=0):
     "Kill comparisons at random moments; the next start keeps what is whole, does the rest and clears away."
+    import umap  # noqa: F401  compiles for ten seconds: once here, and not in every process that is started
+
     chance, cells, at_work, found = random.Random(seed), folder / "cells.h5mu", folder / "killed", []
     assert ended(child(lambda: small_cells().write_h5mu(cells))) == 0
     undisturbed = child(lambda: start(cells, folder / "whole" / "run"))

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 from faults import EPOCHS
 
-from cvqvae import downloads, runs
+from cvqvae import downloads, files, runs
 from cvqvae.checks import DataError
 from cvqvae.command import main
 from cvqvae.parameters import Parameters
@@ -141,6 +141,33 @@ def test_a_result_that_was_damaged_is_computed_again(tmp_path):
 
 def test_ten_runs_at_once_finish_alike(faults):
     assert faults["together"] == {"codes": [0] * 10, "same embedding": True, "names": ["cells.h5mu", *(f"run{i}" for i in range(10))]}
+
+
+def test_a_folder_that_another_run_removes_at_that_moment_is_no_error(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "checkpoints" / "a.safetensors"
+    taken = {"rmdir": Path.rmdir, "mkstemp": files.tempfile.mkstemp}
+
+    def too_late(name, times):
+        def removed_before(*args, **options):
+            if len(calls) < times:
+                calls.append(name)
+                taken["rmdir"](checkpoint.parent)
+            return taken[name](*args, **options)
+
+        calls = []
+        return removed_before
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", too_late("mkstemp", 1))
+    files.write_atomically(checkpoint, lambda part: part.write_text("whole"))
+    assert checkpoint.read_text() == "whole"
+    monkeypatch.setattr(files.tempfile, "mkstemp", too_late("mkstemp", 2))
+    checkpoint.unlink()
+    with pytest.raises(FileNotFoundError):  # twice is no accident
+        files.write_atomically(checkpoint, lambda part: part.write_text("whole"))
+    monkeypatch.setattr(Path, "rmdir", too_late("rmdir", 1))
+    checkpoint.parent.mkdir(exist_ok=True)
+    runs._forget(checkpoint)
+    assert not checkpoint.parent.exists()
 
 
 @pytest.mark.skipif(not OFTEN, reason="minutes: set CVQVAE_FAULTS=10")
