@@ -44,7 +44,7 @@ test-notebooks: $(DEV) ## run every numbered notebook and every tutorial
 	@OMP_NUM_THREADS=1 nbdev_test --n_workers $(WORKERS) --timing
 
 test-python: $(DEV) ## pytest, with the coverage of the package
-	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --cov=cvqvae --cov-report=term
+	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadfile --cov=cvqvae --cov-report=term
 
 lint: $(DEV) ## ruff on the package and its tests
 	@ruff check cvqvae tests setup.py .ci
