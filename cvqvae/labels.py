@@ -91,8 +91,8 @@ def fit(
     self.search_ = NearestNeighbors(n_neighbors=k).fit(np.asarray(z)[known])
     distances, neighbors = self._others(np.asarray(z)[known])
     winners, odds = self._winners(neighbors, distances)
-    self.own_ = odds, winners == codes
-    self.calibration_ = worth_of_votes(*self.own_, np.ones(len(codes)))
+    self.reference_votes_ = odds, winners == codes
+    self.calibration_ = worth_of_votes(*self.reference_votes_, np.ones(len(codes)))
     self.limit_ = float(np.quantile(distances.mean(1), self.novelty_quantile))
     return self
 
@@ -110,7 +110,7 @@ def calibrate(
         raise DataError(f"{known.sum()} labels for {len(z)} cells to calibrate with: at least 1 is needed, one per row")
     distances, neighbors = self.search_.kneighbors(np.asarray(z)[known])
     winners, odds = self._winners(neighbors, distances)
-    right, own = self.classes_[winners] == labels[known].astype(str).to_numpy(), self.own_
+    right, own = self.classes_[winners] == labels[known].astype(str).to_numpy(), self.reference_votes_
     weights = np.repeat([min(self.reference_weight / len(own[0]), 1), 1], [len(own[0]), len(odds)])
     self.calibration_ = worth_of_votes(np.concatenate([own[0], odds]), np.concatenate([own[1], right]), weights)
     self.limit_ = float(np.quantile(distances.mean(1), self.novelty_quantile))
