@@ -83,6 +83,7 @@ def offset_to(
     reference: list[np.ndarray],  # components without offsets, per modality float [n, k]
     rows: list[np.ndarray],  # components of the new batch, in the same modalities, float [m, k]
     scales: list[float] | None = None,  # factor of each modality where neighbours are looked for; None: one modality
+    leading: list[int] | None = None,  # the first components per modality, in which they are looked for; None: all
     n_neighbors: int = 10,  # of each row on the other side
     least_pairs: int = 50,  # fewer mutual neighbours: no offset
     least_gain: float = 1.05,  # factor by which their number must grow; below: no offset
@@ -90,11 +91,12 @@ def offset_to(
     max_cells: int = 5_000,  # the first of larger batches
 ) -> list[np.ndarray]:  # per modality float32 [k]; subtract them from `rows`
     "How far a batch stands from cells that are already aligned, by mutual nearest neighbours; 0 where moving it makes no more of them."
-    scales = scales or [1.0]
+    scales, widths = scales or [1.0], [x.shape[1] for x in rows]
     there, here = (np.hstack([s * x[:max_cells] for s, x in zip(scales, blocks)]) for blocks in (reference, rows))
+    looked = np.concatenate([np.arange(k) < first for k, first in zip(widths, leading or widths)])
     offset, tried = np.zeros(here.shape[1]), []
     for _ in range(rounds):
-        pairs = mutual_pairs(there, here - offset, n_neighbors)
+        pairs = mutual_pairs(there[:, looked], (here - offset)[:, looked], n_neighbors)
         if len(pairs) < least_pairs:
             break
         tried.append((len(pairs), offset))
@@ -102,7 +104,7 @@ def offset_to(
     most, offset = max(tried, key=lambda one: one[0], default=(0, offset))
     if not tried or most < least_gain * tried[0][0]:
         offset = np.zeros(here.shape[1])
-    edges = np.cumsum([x.shape[1] for x in rows])[:-1]
+    edges = np.cumsum(widths)[:-1]
     return [(part / s).astype(np.float32) for part, s in zip(np.split(offset, edges), scales)]
 
 
@@ -123,5 +125,5 @@ def set_missing_offsets(
             parts = [components[i][one_hot[:, b] == 1] for components, one_hot in others if components[i] is not None]
             if sum(map(len, parts)):
                 known = model.corrected(x[chosen], i, batch[chosen]).cpu().numpy()
-                (offset,) = offset_to([known], [torch.cat(parts).cpu().numpy()])
+                (offset,) = offset_to([known], [torch.cat(parts).cpu().numpy()], leading=[model.config.n_outputs[i]])
                 getattr(model, f"batch_offset_{i}")[b] = torch.from_numpy(offset).to(x)

@@ -35,8 +35,10 @@ class Components:
         self,
         n_components: int = 50,  # k; fewer where cells or features do not allow it
         seed: int = 0,  # of the start of LSI; PCA is exact and needs none
+        n_further: int = 0,  # m, components behind these, for encoders alone; fewer, without a warning, where there are not so many
     ):
-        self.n_components, self.seed = n_components, seed
+        self.n_components, self.seed, self.n_further = n_components, seed, n_further
+        self.fitted = None  # components of the cells that it was fitted to, float32 [n, k + m], where there are further ones
         self.feature_names, self.arrays, self.symbols = pd.Index([]), {}, {}
 
     @property
@@ -51,6 +53,11 @@ class Components:
         if limit < self.n_components and not complete:
             warnings.warn(f"{name!r}: {self.n_components} components asked for, {limit} possible: using {limit}", stacklevel=4)
         return min(self.n_components, limit)
+
+    def _axes(self, further: bool) -> np.ndarray:
+        "Loadings, with those of the further components where asked, float32 [k or k + m, features]."
+        more = self.arrays.get("further_loadings", ()) if further else ()
+        return np.concatenate([self.arrays["loadings"], more]) if len(more) else self.arrays["loadings"]
 
     def _positions(self, adata: AnnData) -> np.ndarray:
         positions = adata.var_names.get_indexer(self.feature_names)
@@ -67,7 +74,8 @@ class Components:
         "Arrays, and plain values for JSON: all that `from_state` needs."
         names = self.feature_names.astype(str).tolist()
         known = {"symbols": self.symbols} if self.symbols else {}
-        return dict(self.arrays), {"n_components": self.n_components, "seed": self.seed, "feature_names": names} | known
+        asked = {"n_components": self.n_components, "seed": self.seed, "n_further": self.n_further}
+        return dict(self.arrays), asked | {"feature_names": names} | known
 
     @classmethod
     def from_state(
@@ -77,6 +85,7 @@ class Components:
     ) -> "Components":
         "The fitted transform that `state` described."
         transform = cls(meta["n_components"], meta["seed"])
+        transform.n_further = meta.get("n_further", 0)  # not known to models of before
         transform.feature_names, transform.arrays, transform.symbols = pd.Index(meta["feature_names"]), dict(arrays), meta.get("symbols", {})
         return transform
 
@@ -114,27 +123,32 @@ def fit_transform(
     batch: pd.Series | None = None,  # as for `fit`
     name: str = "modality",  # how errors call it
 ) -> np.ndarray:  # float32 [n, k]; mapped from a temporary file where the counts are on disk
-    "Learn from these cells and return their components, with fewer passes than `fit` and `transform`."
+    "Learn from these cells and return their components, with fewer passes than `fit` and `transform`; sets `fitted` where there are further ones."
     counts = counts_of(adata, name)
-    found = self._learn(counts, adata.var_names, batch, name, room_for(counts))
+    found = self._learn(counts, adata.var_names, batch, name, lambda width: room_for(counts)((counts.shape[0], width)))
     self._keep_symbols(adata.var)
-    return self._components(counts, np.flatnonzero(adata.var_names.isin(self.feature_names))) if found is None else found
+    if found is None:
+        found = self._components(counts, np.flatnonzero(adata.var_names.isin(self.feature_names)), True)
+    k = len(self.arrays["loadings"])
+    self.fitted = found if found.shape[1] > k else None
+    return found[:, :k]
 
 
 @patch
 def transform(
     self: Components,
     adata: AnnData,  # cells with counts, in memory or on disk; features matched by name
-) -> np.ndarray:  # float32 [n, k]
+    further: bool = False,  # the further components, too
+) -> np.ndarray:  # float32 [n, k], or [n, k + m]
     "Components of cells, new or old, with the fitted scaling and loadings."
-    return self._components(counts_of(adata), self._positions(adata))
+    return self._components(counts_of(adata), self._positions(adata), further)
 
 
 @patch
-def _components(self: Components, counts, positions: np.ndarray) -> np.ndarray:
-    components = room_for(counts)((counts.shape[0], len(self.explained_variance_ratio)))
+def _components(self: Components, counts, positions: np.ndarray, further: bool) -> np.ndarray:
+    components = room_for(counts)((counts.shape[0], len(self._axes(further))))
     for rows, part in row_blocks(counts, self.rows):
-        components[rows] = self._project(part, positions)
+        components[rows] = self._project(part, positions, further)
     return components
 
 # %% ../nbs/01_components.ipynb #8d1ab7a1
@@ -166,8 +180,9 @@ class ScaledPCA(Components):
         self.arrays = {"mean": mean.astype(np.float32), "std": np.where(variance > 1e-12, np.sqrt(variance), 1).astype(np.float32)}
         scaled = (self._scaled(part, positions) for _, part in row_blocks(counts, self.rows))
         matrix, centre, _ = covariance(scaled, len(positions))
-        axes, share = principal_axes(matrix, k)
-        self.arrays |= {"centre": centre, "loadings": axes, "explained_variance_ratio": share}
+        axes, share = principal_axes(matrix, min(k + self.n_further, counts.shape[0] - 1, self._rank(len(positions))))
+        self.arrays |= {"centre": centre, "loadings": axes[:k], "explained_variance_ratio": share[:k]}
+        self.arrays |= {"further_loadings": axes[k:]} if len(axes) > k else {}
         self.arrays = {key: np.asarray(value, np.float32) for key, value in self.arrays.items()}
 
     def _rank(self, n_features: int) -> int:
@@ -182,8 +197,8 @@ class ScaledPCA(Components):
 
 # %% ../nbs/01_components.ipynb #da0886c8
 @patch
-def _project(self: ScaledPCA, counts, positions: np.ndarray) -> np.ndarray:
-    return (self._scaled(counts, positions) - self.arrays["centre"]) @ self.arrays["loadings"].T
+def _project(self: ScaledPCA, counts, positions: np.ndarray, further: bool) -> np.ndarray:
+    return (self._scaled(counts, positions) - self.arrays["centre"]) @ self._axes(further).T
 
 
 @patch
@@ -216,8 +231,9 @@ class RNAComponents(ScaledPCA):
         seed: int = 0,  # not used
         n_top_genes: int = 2000,  # most variable genes that are kept
         target_sum: float | None = None,  # counts that a cell is scaled to; None: the median total of the fitted cells
+        n_further: int = 0,  # as for `Components`
     ):
-        super().__init__(n_components, seed)
+        super().__init__(n_components, seed, n_further)
         if not (target_sum is None or (isinstance(target_sum, Real) and not isinstance(target_sum, bool) and 0 < target_sum < np.inf)):
             raise DataError(f"target_sum={target_sum!r} must be a positive number of counts per cell, or None for the median of the cells")
         self.n_top_genes, self.asked_sum, self.target_sum = n_top_genes, target_sum, target_sum
@@ -267,7 +283,8 @@ class RNAComponents(ScaledPCA):
 def transform(
     self: RNAComponents,
     adata: AnnData,  # cells with counts, in memory or on disk; genes matched by name
-) -> np.ndarray:  # float32 [n, k]
+    further: bool = False,  # the further components, too
+) -> np.ndarray:  # float32 [n, k], or [n, k + m]
     "As `Components.transform`; warns where the chosen genes hold a very different share of the counts than in the fitted cells."
     counts, positions = counts_of(adata), self._positions(adata)
     share = _share_of(counts, positions[positions >= 0])
@@ -275,7 +292,7 @@ def transform(
         warnings.warn(f"the genes of the model hold {share:.0%} of the counts of these cells, and {self.share:.0%} in the cells that it was fitted to. "
                       "A cell is scaled by the total of the genes that are here: if the model was made of a selection of genes, give the same.",
                       stacklevel=3)
-    return self._components(counts, positions)
+    return self._components(counts, positions, further)
 
 
 def _share_of(counts, genes: np.ndarray, most: int = 4096) -> float:

@@ -38,6 +38,8 @@ def _refuse_odd(config: "ModelConfig") -> None:
     for name, (holds, what) in _RANGES.items():
         if not holds(getattr(config, name)):
             raise ValueError(f"{name}={getattr(config, name)} must be {what}")
+    if len(config.n_outputs) != len(config.n_inputs) or any(first > every for first, every in zip(config.n_outputs, config.n_inputs)):
+        raise ValueError(f"n_outputs={config.n_outputs} must be at most n_inputs={config.n_inputs}, modality by modality")
     if len(config.lambda_modality) != len(config.n_inputs):
         raise ValueError(f"{len(config.n_inputs)} modalities, but lambda_modality has {len(config.lambda_modality)} weights")
 
@@ -46,8 +48,9 @@ def _refuse_odd(config: "ModelConfig") -> None:
 class ModelConfig:
     "Every choice about the networks and their loss; the defaults are the paper's."
 
-    n_inputs: tuple[int, ...]  # components per modality
+    n_inputs: tuple[int, ...]  # components per modality, which encoders read
     n_batches: int = 0  # columns of the one-hot covariate B; 0: none
+    n_outputs: tuple[int, ...] | None = None  # the first components per modality, which decoders write and losses compare; None: all
     n_latent: int = 16  # d, length of z and of a code
     hidden: tuple[int, ...] = (1024, 512, 256)  # widths of the encoder; the decoder mirrors it
     decoder_hidden: tuple[int, ...] | None = None  # widths of the decoder; None: the mirror of the encoder
@@ -85,4 +88,6 @@ class ModelConfig:
     seed: int = 0  # of the initial weights
 
     def __post_init__(self):
+        if self.n_outputs is None:
+            object.__setattr__(self, "n_outputs", self.n_inputs)
         _refuse_odd(self)

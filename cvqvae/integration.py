@@ -68,13 +68,15 @@ class CVQVAE:
         kinds = kinds_of(self.mdata.mod)
         batches = [] if batch_key is None else batch_categories(self.mdata, batch_key)
         transforms = preprocess(self.mdata, batch_key=batch_key, seed=self.settings.training.get("seed", 0), **self.settings.preprocessing)
-        widths = tuple(components_of(self.mdata[name], name).shape[1] for name in kinds)
-        self._build(CellReader(kinds, widths, transforms, batch_key, batches))
+        leading = tuple(components_of(self.mdata[name], name).shape[1] for name in kinds)
+        fitted = {name: transform.fitted for name, transform in transforms.items() if transform.fitted is not None}
+        widths = tuple(fitted[name].shape[1] if name in fitted else first for name, first in zip(kinds, leading))
+        self._build(CellReader(kinds, widths, transforms, batch_key, batches, leading=leading))
         self.history = pd.DataFrame()
 
     def _configured(self, reader: CellReader) -> ModelConfig:
         n_batches = len(reader.batches) if len(reader.batches) > 1 else 0
-        return ModelConfig(reader.widths, n_batches, lambda_modality=(1.0,) * len(reader.widths), **self.settings.model)
+        return ModelConfig(reader.widths, n_batches, reader.leading, lambda_modality=(1.0,) * len(reader.widths), **self.settings.model)
 
     def _build(self, reader: CellReader) -> None:
         self.reader, self.modalities, self.config = reader, list(reader.kinds), self._configured(reader)
@@ -82,7 +84,8 @@ class CVQVAE:
         self.module = CrossVQVAE(self.config).to(self.device).eval()
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{name} ({kind}, {k})" for (name, kind), k in zip(self.kinds.items(), self.config.n_inputs))
+        widths = [f"{k} + {n - k}" if n > k else str(k) for k, n in zip(self.config.n_outputs, self.config.n_inputs)]
+        parts = ", ".join(f"{name} ({kind}, {k})" for (name, kind), k in zip(self.kinds.items(), widths))
         state = f"trained for {len(self.history)} epochs" if len(self.history) else "not trained: call fit()"
         shape = f"{self.config.n_latent} dimensions, {self.config.n_codes} codes"
         return f"CVQVAE: {parts} -> {shape}\npreset {self.preset_name}, {max(len(self.reader.batches), 1)} batches, on {self.device}; {state}"
@@ -128,7 +131,7 @@ def fit(
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
     complete, *others = (cells for _, cells in self.reader.groups(self.mdata, fitted=True))  # complete cells come first
-    warn_of_wrong_pairs({n: x.numpy() for n, x in zip(self.modalities, complete.inputs)}, None if complete.batch is None else complete.batch.argmax(1).numpy())
+    warn_of_wrong_pairs({n: x[:, :k].numpy() for n, x, k in zip(self.modalities, complete.inputs, self.config.n_outputs)}, None if complete.batch is None else complete.batch.argmax(1).numpy())
     trainer = train(CrossVQVAE(self.config), complete, training, (*extra, *callbacks), self.device, others, processes)
     self.module, self.training, self.history = trainer.model, training, trainer.history_frame()
     if self.config.batch_offsets and self.reader.batch_key:

@@ -27,7 +27,7 @@ def set_target_variance(
 ) -> None:
     "Store the variance of each modality, averaged over its components; the loss divides by it."
     for i, x in enumerate(inputs):
-        getattr(model, f"target_variance_{i}").copy_(x.var(0, correction=0).mean().clamp(min=1e-12))
+        getattr(model, f"target_variance_{i}").copy_(model.leading(x, i).var(0, correction=0).mean().clamp(min=1e-12))
 
 
 def alignment(
@@ -67,9 +67,9 @@ def reference_rows(
     model: CrossVQVAE,  # knows the variance and the weight of each modality
     inputs: list[Tensor],  # components per modality, float [n, n_inputs[i]]
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
-) -> Tensor:  # float [n, sum of n_inputs]
-    "All components side by side, without the offsets of the batches, each modality scaled to its weight."
-    inputs = [model.corrected(x, i, batch) for i, x in enumerate(inputs)]
+) -> Tensor:  # float [n, sum of n_outputs]
+    "The leading components side by side, without the offsets of the batches, each modality scaled to its weight."
+    inputs = [model.leading(model.corrected(x, i, batch), i) for i, x in enumerate(inputs)]
     variance = [getattr(model, f"target_variance_{i}") * x.shape[1] for i, x in enumerate(inputs)]
     weight = [getattr(model, f"modality_weight_{i}") for i in range(len(inputs))]
     return torch.cat([w * x / v.sqrt() for x, v, w in zip(inputs, variance, weight)], 1)
@@ -106,7 +106,7 @@ def loss_terms(
 def _source_terms(model: CrossVQVAE, output: Output, inputs: list[Tensor | None], s: int | str) -> tuple[dict[str, Tensor], Tensor]:
     c, name, penalty = model.config, s if s == JOINT else s + 1, output.latents[s].penalty
     targets = [j for source, j in output.reconstructions if source == s]
-    errors = [F.mse_loss(output.reconstructions[s, j], inputs[j]) / getattr(model, f"target_variance_{j}") for j in targets]
+    errors = [F.mse_loss(output.reconstructions[s, j], model.leading(inputs[j], j)) / getattr(model, f"target_variance_{j}") for j in targets]
     weighted = torch.stack([getattr(model, f"modality_weight_{j}") * e for j, e in zip(targets, errors)]).mean()
     terms = {f"reconstruction_{name}": torch.stack(errors).mean(), f"{'kl' if c.bottleneck == 'gaussian' else 'commitment'}_{name}": penalty}
     return terms, (c.lambda_joint if s == JOINT else c.lambda_modality[s]) * (weighted + penalty)
@@ -168,7 +168,7 @@ def set_modality_weights(
     power, weights = model.config.reliability_power, np.ones(len(inputs))
     if power:
         rows = _some_rows(inputs[0])  # those of `cross_predictability`, taken before the offsets are: a copy of all cells would be large
-        part = [model.corrected(x[rows], i, None if batch is None else batch[rows]) for i, x in enumerate(inputs)]
+        part = [model.leading(model.corrected(x[rows], i, None if batch is None else batch[rows]), i) for i, x in enumerate(inputs)]
         weights = np.array(_known_shares(part)) ** power
     for i, weight in enumerate(weights / weights.mean()):
         getattr(model, f"modality_weight_{i}").fill_(float(weight))

@@ -63,8 +63,9 @@ class ATACComponents(Components):
         seed: int = 0,  # of the random start
         drop_depth_components: bool = False,  # leave out components that follow the depth
         passes: int = 12,  # over the cells, of `right_singular_vectors`
+        n_further: int = 0,  # as for `Components`
     ):
-        super().__init__(n_components, seed)
+        super().__init__(n_components, seed, n_further)
         self.drop_depth_components, self.passes = drop_depth_components, passes
 
     def _learn(self, counts, names: pd.Index, batch: pd.Series | None, name: str, room: Callable | None = None) -> np.ndarray | None:
@@ -73,52 +74,64 @@ class ATACComponents(Components):
         blocks = Repeated(lambda: (rounded(tf_idf(part, idf).tocsc(), _LARGEST) for _, part in row_blocks(counts, self.rows)))
         if not is_stored(counts):
             blocks = Kept(blocks, counts.nnz if sp.issparse(counts) else np.count_nonzero(counts), _LARGEST)
-        vectors, values = right_singular_vectors(blocks, counts.shape[1], k, self.passes, self.seed)
+        further = min(self.n_further, min(counts.shape) - 1 - k)
+        vectors, values = right_singular_vectors(blocks, counts.shape[1], k, self.passes, self.seed, further)
         values = np.maximum(values, 1e-4 * values[0])  # below that is rounding noise, which is not to be blown up
         sums, energy = _weighted_sums(blocks, counts.shape[1], np.stack([np.ones_like(depth), depth], 1).astype(np.float32))
-        keep = self._kept(vectors.T @ sums / values[:, None], depth)
-        vectors, values = vectors[:, keep], values[keep]
-        self._set_scale(idf, vectors, values, sums[:, 0], energy, counts.shape[0])
-        components = room and room((counts.shape[0], len(values)))
+        keep = self._kept(vectors.T @ sums / values[:, None], depth, k)
+        self._set_scale(idf, vectors[:, keep], values[keep], sums[:, 0], energy, counts.shape[0], int((keep < k).sum()))
+        components = room and room(len(keep))
         self._set_way_back(blocks, sums[:, 0] / counts.shape[0], components)
         self.arrays = {key: np.asarray(value, np.float32) for key, value in self.arrays.items()}
         return components
 
-    def _kept(self, products: np.ndarray, depth: np.ndarray) -> np.ndarray:
-        "Which components to keep, by their products with 1 and with the log depth, float [k, 2]."
+    def _kept(self, products: np.ndarray, depth: np.ndarray, k: int) -> np.ndarray:
+        "Which components to keep, by their products with 1 and with the log depth, float [k + m, 2]."
         n, spread = len(depth), np.linalg.norm(depth - depth.mean())
         correlation = (products[:, 1] - products[:, 0] * depth.mean()) / np.sqrt(np.maximum(1 - products[:, 0] ** 2 / n, 1e-12)) / max(spread, 1e-12)
         keep = np.flatnonzero(np.abs(correlation) < 0.5) if self.drop_depth_components else np.arange(len(products))
-        if not len(keep):
+        if not (keep < k).any():
             raise DataError("every LSI component follows the depth: keep them, or ask for more components")
         return keep
 
-    def _set_scale(self, idf: np.ndarray, vectors: np.ndarray, values: np.ndarray, sums: np.ndarray, energy: float, n: int) -> None:
+    def _set_scale(self, idf: np.ndarray, vectors: np.ndarray, values: np.ndarray, sums: np.ndarray, energy: float, n: int, k: int) -> None:
         "The left singular vectors are orthonormal, so their mean and variance follow from the column sums."
         loadings = (vectors / values.astype(np.float32)).T
         centre = loadings @ sums / n
         variance = np.maximum(1 / n - np.square(centre), 1e-18)
         share = variance * np.square(values) * n / max(energy - np.square(sums).sum() / n, 1e-12)
-        self.arrays = {"idf": idf, "loadings": loadings, "centre": centre, "std": np.sqrt(variance), "explained_variance_ratio": share}
+        every = {"loadings": loadings, "centre": centre, "std": np.sqrt(variance)}
+        self.arrays = {"idf": idf, "explained_variance_ratio": share[:k]} | {name: values[:k] for name, values in every.items()}
+        self.arrays |= {f"further_{name}": values[k:] for name, values in every.items()} if len(share) > k else {}
 
     def _standardise(self, u: np.ndarray) -> np.ndarray:
-        scaled = (u - self.arrays["centre"]) / self.arrays["std"]
-        scaled -= scaled.mean(1, keepdims=True)
-        return (scaled / np.maximum(scaled.std(1, keepdims=True), 1e-6)).astype(np.float32)
+        "Rows of u, leading components or all; the leading ones do not depend on whether the others are there."
+        k = len(self.arrays["std"])
+        leading = _unit_rows((u[:, :k] - self.arrays["centre"]) / self.arrays["std"])
+        if u.shape[1] == k:
+            return leading
+        further = (u[:, k:] - self.arrays["further_centre"]) / self.arrays["further_std"]
+        return np.hstack([leading, _unit_rows(np.hstack([leading, further]))[:, k:]])
+
+
+def _unit_rows(scaled: np.ndarray) -> np.ndarray:
+    scaled = scaled - scaled.mean(1, keepdims=True)
+    return (scaled / np.maximum(scaled.std(1, keepdims=True), 1e-6)).astype(np.float32)
 
 # %% ../nbs/01_lsi.ipynb #a34ed66c
 @patch
 def _set_way_back(self: ATACComponents, blocks, mean: np.ndarray, components: np.ndarray | None) -> None:
     k, n = len(self.arrays["std"]), 0
     cross, gram, total = np.zeros((len(mean), k), np.float32), np.zeros((k, k)), np.zeros(k)
-    loadings = np.ascontiguousarray(self.arrays["loadings"].T, dtype=np.float32)
+    loadings = np.ascontiguousarray(self._axes(components is not None and components.shape[1] > k).T, dtype=np.float32)
     for block in blocks:
-        x = self._standardise(block @ loadings)
+        every = self._standardise(block @ loadings)
+        x = np.ascontiguousarray(every[:, :k])
         cross += transposed_product(block, x)
         gram += x.T @ x
         total += x.sum(0, dtype=np.float64)
         if components is not None:
-            components[n : n + len(x)] = x
+            components[n : n + len(x)] = every
         n += len(x)
     centre = total / n
     ridge = gram - n * np.outer(centre, centre) + 1e-3 * n * np.eye(k)
@@ -127,12 +140,12 @@ def _set_way_back(self: ATACComponents, blocks, mean: np.ndarray, components: np
 
 # %% ../nbs/01_lsi.ipynb #0bd96963
 @patch
-def _project(self: ATACComponents, counts, positions: np.ndarray) -> np.ndarray:
+def _project(self: ATACComponents, counts, positions: np.ndarray, further: bool) -> np.ndarray:
     known = positions >= 0
     counts = sp.csr_matrix(counts)
     if not (known.all() and np.array_equal(positions, np.arange(counts.shape[1]))):
         counts = counts[:, positions[known]]
-    loadings = np.ascontiguousarray(self.arrays["loadings"][:, known].T)
+    loadings = np.ascontiguousarray(self._axes(further)[:, known].T)
     return self._standardise(tf_idf(counts, self.arrays["idf"][known]).tocsc() @ loadings)
 
 

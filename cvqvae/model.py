@@ -63,7 +63,7 @@ class GaussianBottleneck(nn.Module):
 
 def _bottleneck(c: ModelConfig) -> nn.Module:
     if c.bottleneck == "gaussian":
-        return GaussianBottleneck(c.lambda_kl * 2 / (sum(c.n_inputs) / len(c.n_inputs)))
+        return GaussianBottleneck(c.lambda_kl * 2 / (sum(c.n_outputs) / len(c.n_outputs)))
     quantizer = QuantizedBottleneck(c.n_codes, c.n_latent, c.decay, c.commitment_weight, revive_below=c.revive_below)
     quantizer.share = c.quantized_share
     return quantizer
@@ -87,7 +87,7 @@ class Output(NamedTuple):
     "What `CrossVQVAE` computes for a batch."
 
     latents: dict[int | str, Latent]  # per source: modality position, and "joint" where it is trained
-    reconstructions: dict[tuple[int | str, int], Tensor]  # (source, target) -> float [n, n_inputs[target]]
+    reconstructions: dict[tuple[int | str, int], Tensor]  # (source, target) -> float [n, n_outputs[target]]
 
     def detached(self) -> "Output":
         "The same values without the graph that they were computed in, which can then be given back."
@@ -126,7 +126,7 @@ class CrossVQVAE(nn.Module):
         n_out = 2 * c.n_latent if c.bottleneck == "gaussian" else c.n_latent
         mirror = c.hidden[::-1] if c.decoder_hidden is None else c.decoder_hidden
         self.encoders = nn.ModuleList(FullyConnected(k + n_batches, c.hidden, n_out, **encoding) for k in c.n_inputs)
-        self.decoders = nn.ModuleList(FullyConnected(c.n_latent + c.n_batches, mirror, k, **options) for k in c.n_inputs)
+        self.decoders = nn.ModuleList(FullyConnected(c.n_latent + c.n_batches, mirror, k, **options) for k in c.n_outputs)
         self.bottlenecks = nn.ModuleDict({str(s): _bottleneck(c) for s in self.sources[: 1 if c.shared_codebook else None]})
         fusions = {"linear": lambda: nn.Linear(len(c.n_inputs) * n_out, n_out)}
         joint = c.hidden if c.joint_hidden is None else c.joint_hidden
@@ -169,6 +169,16 @@ def corrected(
     if batch is None or not self.config.batch_offsets:
         return x
     return x - batch @ getattr(self, f"batch_offset_{modality}")
+
+
+@patch
+def leading(
+    self: CrossVQVAE,
+    x: Tensor,  # components of one modality, float [n, n_inputs[modality]]
+    modality: int,  # its position
+) -> Tensor:  # float [n, n_outputs[modality]], a view
+    "The components that decoders write and losses compare."
+    return x[:, : self.config.n_outputs[modality]]
 
 
 @patch
@@ -296,7 +306,7 @@ def decode(
     e: Tensor,  # latent behind the bottleneck, float [n, d]
     modality: int,  # position of the modality to predict
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
-) -> Tensor:  # components, float [n, n_inputs[modality]]
+) -> Tensor:  # components, float [n, n_outputs[modality]]
     "Components of a modality, predicted from a latent of any source."
     decoded = self.decoders[modality](e if batch is None else torch.cat([e, batch], 1))
     return self._unit(decoded, modality, 0.5)
@@ -308,7 +318,7 @@ def decode_all(
     latents: dict[int | str, Latent],  # per source, of `encode_all`
     inputs: list[Tensor | None],  # components per modality; None: not measured in these cells
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
-) -> dict[tuple[int | str, int], Tensor]:  # (source, target) -> float [n, n_inputs[target]]
+) -> dict[tuple[int | str, int], Tensor]:  # (source, target) -> float [n, n_outputs[target]]
     "Predictions along the routes between what was measured."
     measured = [(s, j) for s, j in self.routes if s in latents and inputs[j] is not None]
     predictions = side_by_side([partial(self.decode, latents[s].e, j, batch) for s, j in measured], latents)

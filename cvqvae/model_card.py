@@ -10,12 +10,13 @@ import pandas as pd
 
 # %% ../nbs/05_model_card.ipynb #a929b404
 def model_card(
-    metadata: dict,  # of `CVQVAE.save`: kinds, n_inputs, batches, preset, history, ...
+    metadata: dict,  # of `CVQVAE.save`: kinds, n_inputs, n_outputs, batches, preset, history, ...
 ) -> str:  # Markdown
     "What a model reads, how it was trained, how to use it, and what it cannot know."
     history = pd.DataFrame(metadata["history"])
     features = {name: len(t["feature_names"]) for name, t in metadata["transforms"].items()}
-    widths = dict(zip(metadata["kinds"], metadata["n_inputs"]))
+    first = metadata.get("n_outputs", metadata["n_inputs"])
+    widths = {name: f"{k} + {n - k} further" if n > k else k for name, k, n in zip(metadata["kinds"], first, metadata["n_inputs"])}
     inputs = [f"| {name} | {kind} | {features.get(name, 'given as components')} | {widths[name]} |" for name, kind in metadata["kinds"].items()]
     batches = ", ".join(metadata["batches"]) or "none named"
     loss = f", training loss {history['train_loss'].iloc[0]:.3g} to {history['train_loss'].iloc[-1]:.3g}" if len(history) else ""

@@ -31,6 +31,7 @@ def preprocess(
     target_sum: float | None = None,  # counts that RNA of a cell is scaled to; None: the median of the cells
     batch_key: str | None = None,  # column of `obs` for batch-aware gene selection
     drop_depth_components: bool = False,  # leave out LSI components that follow the depth
+    n_further: int = 0,  # components behind these, which encoders read: not in a slot, but in `fitted` of the transforms
     seed: int = 0,  # of the random start of LSI
     recompute: bool = False,  # replace components that the caller computed
 ) -> dict[str, Components]:  # fitted transform per modality that was computed here
@@ -45,7 +46,7 @@ def preprocess(
     batches = {name: None if labels is None else labels.reindex(adata.obs_names) for name, adata in mdata.mod.items()}
     missing = [name for name, adata in mdata.mod.items() if recompute or _checked(adata, name, COMPONENTS[kinds[name]].slot)]
     _tell_given([(name, COMPONENTS[kinds[name]].slot) for name, adata in mdata.mod.items() if name not in missing and adata.X is not None])
-    transforms = {name: COMPONENTS[kinds[name]](n_components, seed, **options.get(kinds[name], {})) for name in missing}
+    transforms = {name: COMPONENTS[kinds[name]](n_components, seed, n_further=n_further, **options.get(kinds[name], {})) for name in missing}
     components = {name: transform.fit_transform(mdata[name], batches[name], name) for name, transform in transforms.items()}
     for name, transform in transforms.items():
         _write(mdata[name], transform, components[name], n_components, seed)

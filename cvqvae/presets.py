@@ -27,7 +27,7 @@ class Preset:
 
 # %% ../nbs/05_presets.ipynb #d2185252
 NETWORKS = {
-    **{"hidden": (1024,), "dropout": 0.2, "decoder_hidden": (128,), "joint_hidden": (), "skip": False, "linear_skip": True, "norm": "layer"},
+    **{"hidden": (1024,), "dropout": 0.35, "decoder_hidden": (128,), "joint_hidden": (), "skip": False, "linear_skip": True, "norm": "layer"},
     **{"n_latent": 64, "scale_inputs": True, "encoder_batch": False, "batch_offsets": True, "routes": "all", "fusion": "encoder"},
 }
 
@@ -43,16 +43,16 @@ SCHEDULE = {"epochs": 60, "batch_size": 256, "learning_rate": 3e-3, "weight_deca
 
 PRESETS = {
     "paper": Preset({"n_components": 50}),
-    "default": Preset({"n_components": 50}, NETWORKS | LOSSES | CODES, SCHEDULE),
+    "default": Preset({"n_components": 50, "n_further": 150}, NETWORKS | LOSSES | CODES, SCHEDULE),
 }
 
 # %% ../nbs/05_presets.ipynb #25065d2b
-FIXED = {"n_inputs", "n_batches", "lambda_modality"}  # follow from the data
-PREPROCESSING = ("n_components", "n_top_genes", "target_sum", "drop_depth_components")
+FIXED = {"n_inputs", "n_outputs", "n_batches", "lambda_modality"}  # follow from the data
+PREPROCESSING = ("n_components", "n_further", "n_top_genes", "target_sum", "drop_depth_components")
 
 
 _DEFAULTS = {f.name: f.default for kind in (ModelConfig, TrainingConfig) for f in fields(kind) if f.default is not MISSING}
-_DEFAULTS |= {"n_components": 50, "n_top_genes": 2000, "target_sum": None, "drop_depth_components": False}
+_DEFAULTS |= {"n_components": 50, "n_further": 0, "n_top_genes": 2000, "target_sum": None, "drop_depth_components": False}
 _LEAST = {"n_components": 1, "n_top_genes": 1, "n_latent": 1, "n_codes": 1, "epochs": 1, "batch_size": 2, "schedule_epochs": 1}
 _WIDTHS, _OPTIONAL = ("hidden", "decoder_hidden", "joint_hidden"), {"patience": Integral, "gradient_clip": Real}
 

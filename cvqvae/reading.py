@@ -31,12 +31,16 @@ class CellReader:
     "What a model knows about its inputs."
 
     kinds: dict[str, str]  # modality name -> "rna", "atac" or "protein", in the model's order
-    widths: tuple[int, ...]  # components per modality
+    widths: tuple[int, ...]  # components per modality, which encoders read
     transforms: dict[str, Components]  # by modality; one that is missing was given as components
     batch_key: str | None = None  # column of `obs`
     batches: list[str] = field(default_factory=list)  # seen in training
     anchors: dict[str, np.ndarray] = field(default_factory=dict)  # by modality: float32 [m, k]; empty: new batches are not moved
     scales: dict[str, float] = field(default_factory=dict)  # by modality: its factor where neighbours are looked for
+    leading: tuple[int, ...] | None = None  # the first components per modality, which decoders write; None: all
+
+    def __post_init__(self):
+        self.leading = self.widths if self.leading is None else self.leading
 
     def components(
         self,
@@ -46,7 +50,10 @@ class CellReader:
     ) -> np.ndarray:  # float32 [n, k]; not a copy where it need not be
         "Components of cells as they are; raises `DataError` where the model was built for others."
         transform = self.transforms.get(name)
-        values = components_of(adata, name) if fitted or transform is None else transform.transform(adata)
+        if transform is None or (fitted and transform.fitted is None):
+            values = components_of(adata, name)
+        else:
+            values = transform.fitted if fitted else transform.transform(adata, further=True)
         expected = self.widths[list(self.kinds).index(name)]
         if values.shape[1] != expected:
             raise DataError(f"{name}: {values.shape[1]} components, but the model was built for {expected}")
@@ -103,7 +110,8 @@ def _line_up(self: CellReader, by_name: dict[str, np.ndarray], rows: np.ndarray,
             here = mine[(mine[:, columns] >= 0).all(1)][:, columns]
             known = [self.anchors[name] for name in names]
             new = [by_name[name][here[:, i]] for i, name in enumerate(names)]
-            for name, column, offset in zip(names, columns, offset_to(known, new, [self.scales[name] for name in names])):
+            offsets = offset_to(known, new, [self.scales[name] for name in names], [self.leading[column] for column in columns])
+            for name, column, offset in zip(names, columns, offsets):
                 moved = mine[mine[:, column] >= 0, column]
                 by_name[name][moved] -= offset
 
@@ -141,7 +149,8 @@ def state(
     arrays = {f"anchors.{name}": torch.from_numpy(values) for name, values in self.anchors.items()}
     for name, transform in self.transforms.items():
         arrays |= {f"transform.{name}.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in transform.state()[0].items()}
-    about = {"kinds": self.kinds, "n_inputs": list(self.widths), "batch_key": self.batch_key, "batches": self.batches, "scales": self.scales}
+    about = {"kinds": self.kinds, "n_inputs": list(self.widths), "n_outputs": list(self.leading)}
+    about |= {"batch_key": self.batch_key, "batches": self.batches, "scales": self.scales}
     return arrays, about | {"transforms": {name: transform.state()[1] for name, transform in self.transforms.items()}}
 
 
@@ -153,15 +162,16 @@ def from_state(
 ) -> CellReader:
     "The reader that `state` described; raises `DataError` for arrays that do not belong to its features."
     kinds, widths, transforms = about["kinds"], tuple(about["n_inputs"]), {}
-    for (name, kind), width in zip(kinds.items(), widths):
+    leading = tuple(about.get("n_outputs", widths))  # models of format 3 decode all that they read
+    for name, kind, width, first in zip(kinds, kinds.values(), widths, leading):
         if name in about["transforms"]:
             own, known = arrays_under(arrays, f"transform.{name}."), about["transforms"][name]
-            check_transform(name, own, len(known["feature_names"]), width)
+            check_transform(name, own, len(known["feature_names"]), first, width - first)
             transforms[name] = COMPONENTS[kind].from_state(own, known)
     anchors = arrays_under(arrays, "anchors.")
     if any(anchors[name].shape[1:] != (width,) for name, width in zip(kinds, widths) if name in anchors):
         raise DataError("the anchors do not fit the model's components")
-    return cls(kinds, widths, transforms, about["batch_key"], about["batches"], anchors, about.get("scales", {}))
+    return cls(kinds, widths, transforms, about["batch_key"], about["batches"], anchors, about.get("scales", {}), leading)
 
 # %% ../nbs/05_reading.ipynb #d93f1835
 def batch_categories(
@@ -187,5 +197,5 @@ def set_anchors(
     for i, name in enumerate(reader.kinds):
         unknown = 0 if part.batch is None else getattr(module, f"batch_offset_{i}").mean(0)
         reader.anchors[name] = (module.corrected(part.inputs[i], i, part.batch) + unknown).cpu().numpy()
-        variance = getattr(module, f"target_variance_{i}") * reader.widths[i]
+        variance = getattr(module, f"target_variance_{i}") * reader.leading[i]
         reader.scales[name] = float(getattr(module, f"modality_weight_{i}") / variance.sqrt())

@@ -30,7 +30,7 @@ from .files import write_atomically
 from .model import CrossVQVAE
 
 # %% ../nbs/05_storage.ipynb #010a55f7
-FORMAT = 3  # of a saved model; raised when a release writes something older ones cannot read
+FORMAT = 4  # of a saved model; raised when a release writes something older ones cannot read
 _FILES = {"model.json", "model.safetensors"}
 _BESIDE = {"README.md"}  # written with them; alone it is somebody else's
 
@@ -155,6 +155,7 @@ _FACTS = {
     "settings": lambda v: isinstance(v, dict),
     "kinds": lambda v: isinstance(v, dict) and len(v) > 1 and _texts(list(v.values())),
     "n_inputs": lambda v: isinstance(v, list) and _whole(*v) and 0 not in v,
+    "n_outputs": lambda v: v is None or (isinstance(v, list) and _whole(*v) and 0 not in v),
     "batch_key": lambda v: v is None or isinstance(v, str),
     "batches": lambda v: _texts(v) and len(set(v)) == len(v),
     "scales": lambda v: isinstance(v, dict) and all(isinstance(x, int | float) and 0 <= x < math.inf for x in v.values()),
@@ -196,11 +197,14 @@ def check_transform(
     arrays: Mapping[str, np.ndarray],  # of its transform
     n_features: int,  # features that it reads
     width: int,  # components
+    further: int = 0,  # components behind these
 ) -> None:  # raises DataError
     "Refuse a transform whose arrays do not belong to these features and components."
     if len(arrays) == 0 or arrays.get("loadings", np.empty(0)).shape != (width, n_features):
         raise DataError(f"the transform of {name} does not fit: {width} components of {n_features} features are expected")
-    if bad := [key for key, value in arrays.items() if not set(value.shape) <= {1, width, n_features}]:
+    if len(arrays.get("further_loadings", ())) != further:
+        raise DataError(f"the transform of {name} does not fit: {further} further components are expected")
+    if bad := [key for key, value in arrays.items() if not set(value.shape) <= {1, further if key.startswith("further_") else width, n_features}]:
         raise DataError(f"the transform of {name} does not fit: {bad[0]} has the shape {arrays[bad[0]].shape}")
 
 # %% ../nbs/05_storage.ipynb #120702f9

@@ -27,7 +27,7 @@ def read_out(
     target: int,  # modality to predict
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
     n_near: int = 5,  # codes around z
-) -> Tensor:  # float [n, n_inputs[target]]
+) -> Tensor:  # float [n, n_outputs[target]]
     "Components decoded from the code, or, where decoders know both, half from z and half from the nearest codes."
     if not 0 < module.config.quantized_share < 1 or latent.codes is None:
         return module.decode(latent.e if module.config.quantized_share == 1 else latent.z, target, batch)
@@ -44,7 +44,7 @@ def predict_components(
     source: int,  # its position
     target: int,  # position of the modality to predict
     block: int = 16384,  # cells at a time
-) -> np.ndarray:  # float32 [n, n_inputs[target]]
+) -> np.ndarray:  # float32 [n, n_outputs[target]]
     "Components of one modality from those of another."
     device, blocks = next(module.parameters()).device, []
     for rows in torch.arange(len(cells)).split(block):
@@ -58,9 +58,9 @@ def predict_from_measured(
     module: CrossVQVAE,  # trained, in eval mode
     groups: list[tuple[np.ndarray, CellData]],  # cells by what was measured in them, as `CellReader.groups` gives them
     target: int,  # position of the modality to predict
-) -> np.ndarray:  # float32 [n, n_inputs[target]]
+) -> np.ndarray:  # float32 [n, n_outputs[target]]
     "Components of one modality from all that was measured of each cell: the mean of what the sources say."
-    found = np.full((sum(map(len, (cells for _, cells in groups))), module.config.n_inputs[target]), np.nan, np.float32)
+    found = np.full((sum(map(len, (cells for _, cells in groups))), module.config.n_outputs[target]), np.nan, np.float32)
     for rows, cells in groups:
         sources = [i for i, x in enumerate(cells.inputs) if x is not None]
         found[rows[:, -1]] = np.mean([predict_components(module, cells, source, target) for source in sources], axis=0, dtype=np.float32)

@@ -219,6 +219,20 @@ def assert_same_parts(plain, model):
         assert all(same(parameter.grad, others[name].grad) for name, parameter in own.named_parameters())
 
 
+def test_what_only_encoders_read_is_not_compared():
+    model, inputs, batch = example(48, (9, 8), n_outputs=(6, 5), routes="all", fusion="encoder", lambda_geometry=1.0, reliability_power=2.0, batch_offsets=True)
+    output, changed = model(inputs, batch), [torch.cat([x[:, :k], 3 * x[:, k:] + 1], 1) for x, k in zip(inputs, (6, 5), strict=True)]
+    assert {target: x.shape[1] for (_, target), x in output.reconstructions.items()} == {0: 6, 1: 5}
+    assert not torch.equal(output.latents[0].z, model(changed, batch).latents[0].z)
+    found = []
+    for read in (inputs, changed):
+        PrepareModel().before_fit(Trainer(model, CellData(read, batch), TrainingConfig(kmeans_codes=False), device="cpu"))
+        assert [x.shape[1] for x in (model.batch_offset_0, model.batch_offset_1)] == [9, 8]
+        buffers = [model.target_variance_0.clone(), model.modality_weight_1.clone(), model.batch_offset_0[:, :6].clone()]
+        found.append([*buffers, *loss_terms(model, output, read, batch).values()])
+    assert all(torch.allclose(a, b) for a, b in zip(*found, strict=True))
+
+
 def trainer_of(preset, widths=(6, 5), n=48):
     model, inputs, batch = example(n, widths, **(PRESETS[preset].model | SMALL))
     inputs[1][:, :2] += 3 * inputs[0][:, :2]  # each says something of the other, and not equally much

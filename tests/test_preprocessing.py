@@ -72,6 +72,30 @@ def test_state_round_trip_and_refit_are_exact(fitted):
     assert np.array_equal(type(transform)(12).fit(adata).transform(adata), transform.transform(adata))
 
 
+def test_further_components_stand_behind_the_leading_ones_and_do_not_move_them(fitted):
+    transform, adata = fitted
+    wider = type(transform)(12, n_further=7)
+    leading, every = wider.fit_transform(adata), wider.transform(adata, further=True)
+    assert every.shape[1] == wider.fitted.shape[1] == 19 and np.allclose(every, wider.fitted, atol=1e-3)
+    for found in (leading, wider.transform(adata), every[:, :12]):
+        assert np.allclose(found, transform.transform(adata), atol=1e-3)
+    restored = wider.inverse_transform(leading)
+    assert np.allclose(restored, transform.inverse_transform(leading), atol=1e-2)
+    again = type(transform).from_state(*wider.state())
+    assert np.array_equal(again.transform(adata, further=True), every) and again.fitted is None
+
+
+def test_there_are_as_many_further_components_as_there_can_be(rna_protein):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        few = rna_protein["rna"][:30].copy()
+        transform = RNAComponents(12, n_further=100)
+        assert (transform.fit_transform(few).shape, transform.fitted.shape) == ((30, 12), (30, 29))
+        protein = modality(rna_protein, "protein")
+        every = ProteinComponents(n_components=200, n_further=100)
+        assert every.fit_transform(protein).shape[1] == protein.n_vars - 1 and every.fitted is None
+
+
 def test_inverse_has_the_features_and_follows_them(fitted):
     transform, adata = fitted
     restored = transform.inverse_transform(transform.transform(adata))
