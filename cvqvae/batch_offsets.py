@@ -56,7 +56,7 @@ def set_batch_offsets(
     inputs: list[Tensor],  # training data per modality, float [n, n_inputs[i]]
     batch: Tensor | None,  # one-hot covariate, float [n, n_batches]
     rounds: int = 10,  # at most
-    tolerance: float = 0.01,  # relative size of a step that is not worth another
+    tolerance: float = 0.01,  # relative size of a step, in the leading components, that is not worth another
     max_cells: int = 20_000,  # a random subset of larger data
     seed: int = 0,  # of the subset
 ) -> None:
@@ -75,7 +75,8 @@ def set_batch_offsets(
         steps = offset_step(rows, blocks, one_hot.argmax(1).cpu().numpy(), model.config.n_batches)
         for offset, step in zip(offsets, steps):
             offset += torch.from_numpy(step).to(offset)
-        if max(np.sqrt(np.square(s).sum(1).mean() / x.var(0).sum()) for s, x in zip(steps, blocks)) < tolerance:
+        looked = [(s[:, :k], x[:, :k]) for s, x, k in zip(steps, blocks, model.config.n_outputs)]
+        if max(np.sqrt(np.square(s).sum(1).mean() / x.var(0).sum()) for s, x in looked) < tolerance:
             return
 
 # %% ../nbs/03_batch_offsets.ipynb #90725b42

@@ -131,7 +131,8 @@ def fit(
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
     complete, *others = (cells for _, cells in self.reader.groups(self.mdata, fitted=True))  # complete cells come first
-    warn_of_wrong_pairs({n: x[:, :k].numpy() for n, x, k in zip(self.modalities, complete.inputs, self.config.n_outputs)}, None if complete.batch is None else complete.batch.argmax(1).numpy())
+    leading = {name: x[:, :k].numpy() for name, x, k in zip(self.modalities, complete.inputs, self.config.n_outputs)}
+    warn_of_wrong_pairs(leading, None if complete.batch is None else complete.batch.argmax(1).numpy())
     trainer = train(CrossVQVAE(self.config), complete, training, (*extra, *callbacks), self.device, others, processes)
     self.module, self.training, self.history = trainer.model, training, trainer.history_frame()
     if self.config.batch_offsets and self.reader.batch_key:
