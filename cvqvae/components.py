@@ -59,17 +59,6 @@ class Components:
         more = self.arrays.get("further_loadings", ()) if further else ()
         return np.concatenate([self.arrays["loadings"], more]) if len(more) else self.arrays["loadings"]
 
-    def _positions(self, adata: AnnData) -> np.ndarray:
-        positions = adata.var_names.get_indexer(self.feature_names)
-        missing = (positions < 0).sum()
-        if missing > len(positions) / 2:
-            called = f"called like {str(self.feature_names[0])!r} in the model and like {str(adata.var_names[0])!r} here"
-            here = f"only {len(positions) - missing} of the {len(positions)} {self.kind} features of the model are here"
-            raise DataError(f"{here}, {called}: is this the same assay and genome?")
-        if missing:
-            warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}", stacklevel=3)
-        return positions
-
     def state(self) -> tuple[dict[str, np.ndarray], dict]:
         "Arrays, and plain values for JSON: all that `from_state` needs."
         names = self.feature_names.astype(str).tolist()
@@ -90,6 +79,19 @@ class Components:
         return transform
 
 # %% ../nbs/01_components.ipynb #d2fb2173
+@patch
+def _positions(self: Components, adata: AnnData) -> np.ndarray:
+    positions = adata.var_names.get_indexer(self.feature_names)
+    missing = (positions < 0).sum()
+    if missing > len(positions) / 2:
+        called = f"called like {str(self.feature_names[0])!r} in the model and like {str(adata.var_names[0])!r} here"
+        here = f"only {len(positions) - missing} of the {len(positions)} {self.kind} features of the model are here"
+        raise DataError(f"{here}, {called}: is this the same assay and genome?")
+    if missing:
+        warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}", stacklevel=3)
+    return positions
+
+
 @patch
 def _keep_symbols(self: Components, var: pd.DataFrame) -> None:
     shown = shown_names(var)[var.index.isin(self.feature_names)]

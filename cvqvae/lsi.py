@@ -94,24 +94,28 @@ class ATACComponents(Components):
             raise DataError("every LSI component follows the depth: keep them, or ask for more components")
         return keep
 
-    def _set_scale(self, idf: np.ndarray, vectors: np.ndarray, values: np.ndarray, sums: np.ndarray, energy: float, n: int, k: int) -> None:
-        "The left singular vectors are orthonormal, so their mean and variance follow from the column sums."
-        loadings = (vectors / values.astype(np.float32)).T
-        centre = loadings @ sums / n
-        variance = np.maximum(1 / n - np.square(centre), 1e-18)
-        share = variance * np.square(values) * n / max(energy - np.square(sums).sum() / n, 1e-12)
-        every = {"loadings": loadings, "centre": centre, "std": np.sqrt(variance)}
-        self.arrays = {"idf": idf, "explained_variance_ratio": share[:k]} | {name: values[:k] for name, values in every.items()}
-        self.arrays |= {f"further_{name}": values[k:] for name, values in every.items()} if len(share) > k else {}
+# %% ../nbs/01_lsi.ipynb #f6748e77
+@patch
+def _set_scale(self: ATACComponents, idf: np.ndarray, vectors: np.ndarray, values: np.ndarray, sums: np.ndarray, energy: float, n: int, k: int) -> None:
+    "The left singular vectors are orthonormal, so their mean and variance follow from the column sums."
+    loadings = (vectors / values.astype(np.float32)).T
+    centre = loadings @ sums / n
+    variance = np.maximum(1 / n - np.square(centre), 1e-18)
+    share = variance * np.square(values) * n / max(energy - np.square(sums).sum() / n, 1e-12)
+    every = {"loadings": loadings, "centre": centre, "std": np.sqrt(variance)}
+    self.arrays = {"idf": idf, "explained_variance_ratio": share[:k]} | {name: values[:k] for name, values in every.items()}
+    self.arrays |= {f"further_{name}": values[k:] for name, values in every.items()} if len(share) > k else {}
 
-    def _standardise(self, u: np.ndarray) -> np.ndarray:
-        "Rows of u, leading components or all; the leading ones do not depend on whether the others are there."
-        k = len(self.arrays["std"])
-        leading = _unit_rows((u[:, :k] - self.arrays["centre"]) / self.arrays["std"])
-        if u.shape[1] == k:
-            return leading
-        further = (u[:, k:] - self.arrays["further_centre"]) / self.arrays["further_std"]
-        return np.hstack([leading, _unit_rows(np.hstack([leading, further]))[:, k:]])
+
+@patch
+def _standardise(self: ATACComponents, u: np.ndarray) -> np.ndarray:
+    "Rows of u, leading components or all; the leading ones do not depend on whether the others are there."
+    k = len(self.arrays["std"])
+    leading = _unit_rows((u[:, :k] - self.arrays["centre"]) / self.arrays["std"])
+    if u.shape[1] == k:
+        return leading
+    further = (u[:, k:] - self.arrays["further_centre"]) / self.arrays["further_std"]
+    return np.hstack([leading, _unit_rows(np.hstack([leading, further]))[:, k:]])
 
 
 def _unit_rows(scaled: np.ndarray) -> np.ndarray:

@@ -142,17 +142,7 @@ class CrossVQVAE(nn.Module):
         latents = self.encode_all(inputs, batch)
         return Output(latents, self.decode_all(latents, inputs, batch))
 
-# %% ../nbs/03_model.ipynb #69132606
-@patch
-def bottleneck_of(
-    self: CrossVQVAE,
-    source: int | str,  # a modality's position or "joint"
-) -> nn.Module:
-    "The source's own bottleneck, or the only one there is."
-    own = self.bottlenecks[str(source)] if str(source) in self.bottlenecks else None
-    return next(iter(self.bottlenecks.values())) if own is None else own
-
-
+# %% ../nbs/03_model.ipynb #f539576e
 @patch
 def _unit(self: CrossVQVAE, x: Tensor, modality: int, power: float = -0.5) -> Tensor:
     return x * getattr(self, f"target_variance_{modality}") ** power if self.config.scale_inputs else x
@@ -184,6 +174,16 @@ def leading(
 @patch
 def _read(self: CrossVQVAE, x: Tensor, modality: int, batch: Tensor | None) -> Tensor:
     return self._unit(self.corrected(x, modality, batch), modality)
+
+# %% ../nbs/03_model.ipynb #69132606
+@patch
+def bottleneck_of(
+    self: CrossVQVAE,
+    source: int | str,  # a modality's position or "joint"
+) -> nn.Module:
+    "The source's own bottleneck, or the only one there is."
+    own = self.bottlenecks[str(source)] if str(source) in self.bottlenecks else None
+    return next(iter(self.bottlenecks.values())) if own is None else own
 
 
 @patch
