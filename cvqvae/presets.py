@@ -43,7 +43,7 @@ SCHEDULE = {"epochs": 60, "batch_size": 256, "learning_rate": 3e-3, "weight_deca
 
 PRESETS = {
     "paper": Preset({"n_components": 50}),
-    "default": Preset({"n_components": 50, "n_further": 150}, NETWORKS | LOSSES | CODES, SCHEDULE),
+    "default": Preset({"n_components": 50, "n_further": 140}, NETWORKS | LOSSES | CODES, SCHEDULE),
 }
 
 # %% ../nbs/05_presets.ipynb #25065d2b

@@ -152,7 +152,7 @@ def right_singular_vectors(
     k: int,  # vectors wanted
     passes: int = 12,  # at least 2; more for a slowly falling spectrum
     seed: int = 0,  # of the start
-    n_further: int = 0,  # m, vectors behind these, of the same passes and thus less exact; fewer where there are not so many
+    n_further: int = 0,  # m, vectors behind these, of the same passes and thus less exact; fewer where the passes do not give so many
 ) -> tuple[np.ndarray, np.ndarray]:  # vectors, float32 [features, k + m], largest loading positive; singular values, float64 [k + m]
     "Leading right singular vectors by block Krylov iteration."
     width = min(-(-k // 16) * 8, n_features)
@@ -165,7 +165,7 @@ def right_singular_vectors(
         start = gram_product(blocks, np.ascontiguousarray(basis[:, here]))
         projected[known, here] = basis[:, known].T @ start
         start -= basis[:, known] @ projected[known, here]
-    return _best(basis, np.triu(projected) + np.triu(projected, 1).T, min(k + n_further, size))
+    return _best(basis, np.triu(projected) + np.triu(projected, 1).T, min(k + n_further, max(k, size // 2)))
 
 
 def _orthonormal(columns: np.ndarray, known: np.ndarray) -> np.ndarray:
