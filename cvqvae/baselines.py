@@ -30,7 +30,8 @@ from .ground_truth import Truth
 from .integration import CVQVAE
 from .metrics import references
 from .peers import PEERS, Task
-from .preprocessing import COMPONENTS, components_of, preprocess
+from .preprocessing import BEHIND, COMPONENTS, components_of, preprocess
+from .presets import PRESETS
 from .scdart import fit_scdart
 from .scjoint import fit_scjoint
 from .training import Trainer
@@ -85,7 +86,8 @@ def only_components(
     for name, adata in mdata.mod.items():
         slot = COMPONENTS[modality_kind(adata, name)].slot
         var = pd.DataFrame({"feature_types": [KINDS[modality_kind(adata, name)]]}, index=[name])
-        parts[name] = AnnData(obs=pd.DataFrame(index=adata.obs_names), var=var, obsm={slot: components_of(adata, name)})
+        components = {slot: components_of(adata, name)} | ({slot + BEHIND: adata.obsm[slot + BEHIND]} if slot + BEHIND in adata.obsm else {})
+        parts[name] = AnnData(obs=pd.DataFrame(index=adata.obs_names), var=var, obsm=components)
     light = MuData(parts)
     light.obs = mdata.obs.copy()
     return light
@@ -223,12 +225,12 @@ def fit_method(
 ) -> Result:
     """Run one method; raises `MissingPeer` where its package is not installed and `DataError` where the cells do not suit it.
 
-    Sets components on modalities that have none (see `preprocess`); nothing else of `mdata` changes.
+    Sets components on modalities that have none (see `preprocess`), further ones with them, which `cvqvae` reads; nothing else of `mdata` changes.
     """
     if name not in METHODS:
         raise DataError(f"{name!r} is not a method: choose from {', '.join(METHODS)}")
     if lacks_components(mdata):
-        preprocess(mdata, batch_key=batch_key)
+        preprocess(mdata, batch_key=batch_key, **PRESETS["default"].preprocessing)
     task = Task(mdata, batch_key, seed, max_seconds, epochs, options)
     torch.set_num_threads(chosen_threads())
     with measured() as cost:

@@ -22,6 +22,7 @@ from .ground_truth import Truth
 from .kept import Plan, cells_hash, load_result, save_result, truth_hash
 from .metrics import score_view, with_shared_score
 from .preprocessing import preprocess
+from .presets import PRESETS
 from .workers import Failed, reason_of, run_jobs
 
 # %% ../nbs/08_benchmark.ipynb #3a3320bb
@@ -89,7 +90,7 @@ def run_benchmark(
     names, plan = _checked(methods, seeds, peer_seeds), Plan(**plan)
     jobs = [(name, seed) for name in names for seed in _seeds_of(name, list(seeds), peer_seeds)]
     if lacks_components(mdata):
-        preprocess(mdata, batch_key=plan.batch_key)
+        preprocess(mdata, batch_key=plan.batch_key, **PRESETS["default"].preprocessing)
     truth = Truth.from_mudata(mdata, plan.batch_key, plan.labels_key, plan.ignore_labels)
     comparison = Comparison(mdata, truth, plan, Path(results or Path(out) / "results"))
     tables = {}

@@ -30,10 +30,10 @@ from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
 from .mosaic import check_complete
-from .preprocessing import components_of, preprocess
+from .preprocessing import preprocess
 from .pairs import warn_of_wrong_pairs
 from .presets import Preset, check_setting, resolve_preset
-from .reading import CellReader, batch_categories, set_anchors
+from .reading import CellReader, batch_categories, set_anchors, widths_of
 from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
 from .training import TrainingConfig
 from .translation import feature_positions, predict_features, predict_from_measured, values_of
@@ -57,7 +57,7 @@ class CVQVAE:
         """Prepare components and build the model; nothing is trained yet.
 
         Sets, per modality that has no components yet, `layers["counts"]`, `obsm["X_pca"]` or `obsm["X_lsi"]`
-        (float32 [n, k]), and `uns["cvqvae_preprocessing"]`.
+        (float32 [n, k]), `obsm["X_pca_further"]` or `obsm["X_lsi_further"]` (float32 [n, m]), and `uns["cvqvae_preprocessing"]`.
         Raises `DataError` for unusable input and `TypeError` for an unknown setting.
         """
         self.settings = resolve_preset(preset, variant, **({} if seed is None else {"seed": seed}), **overrides)
@@ -68,9 +68,7 @@ class CVQVAE:
         kinds = kinds_of(self.mdata.mod)
         batches = [] if batch_key is None else batch_categories(self.mdata, batch_key)
         transforms = preprocess(self.mdata, batch_key=batch_key, seed=self.settings.training.get("seed", 0), **self.settings.preprocessing)
-        leading = tuple(components_of(self.mdata[name], name).shape[1] for name in kinds)
-        fitted = {name: transform.fitted for name, transform in transforms.items() if transform.fitted is not None}
-        widths = tuple(fitted[name].shape[1] if name in fitted else first for name, first in zip(kinds, leading))
+        widths, leading = widths_of(self.mdata, self.settings.preprocessing.get("n_further", 0))
         self._build(CellReader(kinds, widths, transforms, batch_key, batches, leading=leading))
         self.history = pd.DataFrame()
 

@@ -24,7 +24,7 @@ from .baselines import METHODS, OWN, Result, fit_own
 from .cells import counts_of
 from .files import write_atomically
 from .ground_truth import Truth
-from .preprocessing import components_of
+from .preprocessing import components_of, further_of
 
 # %% ../nbs/08_kept.ipynb #64a5f6ff
 def hash_of(
@@ -48,7 +48,7 @@ def cells_hash(
     parts = [list(mdata.obs_names), None if batch_key is None else list(mdata.obs[batch_key].astype(str))]
     for name, adata in mdata.mod.items():
         counts = sp.csr_matrix(counts_of(adata, name))
-        parts += [name, list(adata.var_names), counts.indptr, counts.indices, counts.data, components_of(adata, name)]
+        parts += [name, list(adata.var_names), counts.indptr, counts.indices, counts.data, components_of(adata, name), further_of(adata, name)]
     return hash_of(*parts)
 
 # %% ../nbs/08_kept.ipynb #64b262fa
