@@ -169,6 +169,7 @@ def forward_terms(
 def run_epoch(self: Trainer) -> None:
     "One pass over the training cells, the validation loss, and a row of history."
     started = time.perf_counter()
+    torch.set_num_threads(chosen_threads())  # a callback may have scored the epoch before with a library that sets them
     self.model.train()
     order = torch.randperm(len(self.train_data), generator=epoch_generator(self.config.seed, self.epoch)).to(self.device)
     sizes, values, shares = [], [], self._shares()

@@ -21,11 +21,13 @@ from machine import this_machine
 from cvqvae.agreement import set_agreement
 from cvqvae.baselines import fit_method, only_components
 from cvqvae.callbacks import Callback
+from cvqvae.component_scale import set_component_scale
 from cvqvae.datasets import read_pair
 from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
 from cvqvae.metrics import score_embedding
 from cvqvae.preprocessing import preprocess
+from cvqvae.presets import PRESETS
 
 EPOCHS = {"default": (1, 2, 3, 5, 10, 20, 40, 60), "paper": (5, 15, 40, 80, 140, 200)}
 
@@ -50,9 +52,11 @@ class ScoreAt(Callback):
 @torch.no_grad()
 def stacked(trainer):
     "The embedding that the paper scores, as if the training ended here: both modalities' latents of every cell, float32 [2n, d]."
-    set_agreement(trainer.model.eval(), trainer.train_data.inputs, trainer.train_data.batch)
-    latents = trainer.model.embed_all(trainer.train_data.inputs, trainer.train_data.batch)
-    return np.vstack([latents[i].z.numpy() for i in range(len(trainer.train_data.inputs))])
+    cells = trainer.train_data.inputs, trainer.train_data.batch
+    set_agreement(trainer.model.eval(), *cells)
+    set_component_scale(trainer.model, *cells)
+    latents = trainer.model.embed_all(*cells)
+    return np.vstack([latents[i].z.numpy() for i in range(len(cells[0]))])
 
 
 def follow_own(preset, seed, cells, score):
@@ -93,7 +97,7 @@ def main():
     warnings.simplefilter("ignore")
     folder = Path(os.environ["CVQVAE_DATA"]) / flags.cells
     cells = read_pair(folder / "rna.h5ad", folder / "atac.h5ad")
-    preprocess(cells, batch_key="batch")
+    preprocess(cells, batch_key="batch", **PRESETS["default"].preprocessing)
     truth = Truth.from_mudata(cells, "batch", "cell_type")
     for seed in map(int, flags.seeds.split(",")):
         for method in flags.methods.split(","):
