@@ -30,7 +30,7 @@ from .ground_truth import Truth
 from .integration import CVQVAE
 from .metrics import references
 from .peers import PEERS, Task
-from .preprocessing import BEHIND, COMPONENTS, components_of, preprocess
+from .preprocessing import COMPONENTS, components_of, further_slot, preprocess
 from .presets import PRESETS
 from .scdart import fit_scdart
 from .scjoint import fit_scjoint
@@ -84,10 +84,10 @@ def only_components(
     "The same cells with their components and kinds alone."
     parts = {}
     for name, adata in mdata.mod.items():
-        slot = COMPONENTS[modality_kind(adata, name)].slot
-        var = pd.DataFrame({"feature_types": [KINDS[modality_kind(adata, name)]]}, index=[name])
-        components = {slot: components_of(adata, name)} | ({slot + BEHIND: adata.obsm[slot + BEHIND]} if slot + BEHIND in adata.obsm else {})
-        parts[name] = AnnData(obs=pd.DataFrame(index=adata.obs_names), var=var, obsm=components)
+        kind = modality_kind(adata, name)
+        behind = {slot: adata.obsm[slot] for slot in [further_slot(kind)] if slot in adata.obsm}
+        var = pd.DataFrame({"feature_types": [KINDS[kind]]}, index=[name])
+        parts[name] = AnnData(obs=pd.DataFrame(index=adata.obs_names), var=var, obsm={COMPONENTS[kind].slot: components_of(adata, name)} | behind)
     light = MuData(parts)
     light.obs = mdata.obs.copy()
     return light

@@ -22,7 +22,7 @@ from .components import Components
 from .containers import one_hot
 from .model import CrossVQVAE
 from .mosaic import batch_labels, groups_of, presence
-from .preprocessing import COMPONENTS, components_of, further_of
+from .preprocessing import COMPONENTS, components_of, further_of, further_slot
 from .storage import arrays_under, check_transform
 
 # %% ../nbs/05_reading.ipynb #e9bea711
@@ -56,7 +56,8 @@ class CellReader:
         else:
             values = transform.fitted if fitted else transform.transform(adata, further=True)
         if values.shape[1] != self.widths[place]:
-            raise DataError(f"{name}: {values.shape[1]} components, but the model was built for {self.widths[place]}")
+            behind = f": {self.leading[place]}, and the others in obsm[{further_slot(self.kinds[name])!r}]" if self.widths[place] > self.leading[place] else ""
+            raise DataError(f"{name}: {values.shape[1]} components, but the model was built for {self.widths[place]}{behind}")
         return np.require(values, np.float32, "CW")  # PyTorch warns of arrays that cannot be written to
 
 

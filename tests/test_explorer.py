@@ -29,7 +29,7 @@ from cvqvae.normalisation import inverse_frequency, log_normalised, tf_idf
 from cvqvae.preprocessing import COMPONENTS
 from cvqvae.simulation import simulate
 
-SMALL = dict(hidden=(32,), n_latent=8, n_codes=16, n_components=12, batch_size=64, epochs=6, device="cpu")
+SMALL = dict(hidden=(32,), n_latent=8, n_codes=16, n_components=12, batch_size=64, epochs=15, device="cpu")
 HOSTILE = "</script><img src=x onerror=window.hacked=1>&amp;"
 WHAT, SELECTED = "document.getElementById('what').textContent", "Number(document.documentElement.dataset.selected)"
 ROWS = "[...document.querySelectorAll('{} tr')].slice({}).map(row => [...row.cells].map(cell => cell.textContent))"

@@ -45,7 +45,7 @@ def test_only_the_named_slots_change():
     for name, adata in mdata.mod.items():
         slot = "X_lsi" if name == "atac" else "X_pca"
         after = contents(adata)
-        assert set(after["obsm"]) - set(before[name]["obsm"]) == {slot, "X_cvqvae", "X_cvqvae_quantized"}
+        assert set(after["obsm"]) - set(before[name]["obsm"]) == {slot, f"{slot}_further", "X_cvqvae", "X_cvqvae_quantized"}
         assert set(after["layers"]) - set(before[name]["layers"]) == {"counts"}
         assert set(after["uns"]) - set(before[name]["uns"]) == {"cvqvae_preprocessing"}
         assert set(after["obs"]) - set(before[name]["obs"]) == {"cvqvae_code"}
