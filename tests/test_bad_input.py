@@ -150,7 +150,8 @@ def test_odd_input_gives_the_same_embedding(name, plain, tmp_path):
     assert unnamed(data) == before
 
 
-NAMED = {"layers": {"counts"}, "obsm": {"X_pca", "X_lsi", "X_pca_further", "X_lsi_further"}, "uns": {"cvqvae_preprocessing"}}  # what the constructor of a model says that it sets
+COMPONENTS = {"X_pca", "X_lsi", "X_pca_further", "X_lsi_further"}
+NAMED = {"layers": {"counts"}, "obsm": COMPONENTS, "uns": {"cvqvae_preprocessing"}}  # what the constructor of a model says that it sets
 
 
 def unnamed(data):
