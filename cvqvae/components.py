@@ -38,7 +38,7 @@ class Components:
         n_further: int = 0,  # m, components behind these, for encoders alone; fewer, without a warning, where there are not so many
     ):
         self.n_components, self.seed, self.n_further = n_components, seed, n_further
-        self.fitted = None  # components of the cells that it was fitted to, float32 [n, k + m], where there are further ones
+        self.fitted = None  # what `fit_transform` found, float32 [n, k + m], where there are further ones
         self.feature_names, self.arrays, self.symbols = pd.Index([]), {}, {}
 
     @property
@@ -115,6 +115,7 @@ def fit(
     "Learn from these cells; raises `DataError` when there is nothing to learn from."
     self._learn(counts_of(adata, name), adata.var_names, batch, name)
     self._keep_symbols(adata.var)
+    self.fitted = None
     return self
 
 

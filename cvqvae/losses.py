@@ -25,7 +25,7 @@ def set_target_variance(
     model: CrossVQVAE,  # changed in place: buffers `target_variance_i`
     inputs: list[Tensor],  # training data per modality, float [n, n_inputs[i]]
 ) -> None:
-    "Store the variance of each modality, averaged over its components; the loss divides by it."
+    "Store the variance of each modality, averaged over its leading components; the loss divides by it."
     for i, x in enumerate(inputs):
         getattr(model, f"target_variance_{i}").copy_(model.leading(x, i).var(0, correction=0).mean().clamp(min=1e-12))
 
