@@ -22,6 +22,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from .backed import in_memory
 from .cells import DataError, counts_of, modality_kind
+from .compiled import import_umap
 from .figures import OKABE_ITO, figure_style
 from .names import asked_names, meant_by, shown_names
 from .normalisation import log_normalised
@@ -196,6 +197,7 @@ def space_graph(
     space = AnnData(np.asarray(z, np.float32), obs=pd.DataFrame({"group": pd.Categorical(groups.astype(str))}, index=groups.index))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import_umap()
         sc.pp.neighbors(space, use_rep="X", random_state=seed)
         sc.tl.diffmap(space, n_comps=min(15, len(z) - 2), random_state=seed)
         sc.tl.paga(space, "group")

@@ -24,6 +24,7 @@ from scanpy.plotting.palettes import default_20, default_28, default_102
 from sklearn.neighbors import NearestNeighbors
 
 from .cells import DataError
+from .compiled import import_umap
 from .ground_truth import find_column, raw_stacked
 from .mosaic import presence
 from .preprocessing import components_of
@@ -77,8 +78,7 @@ def umap_coordinates(
     n_neighbors: int = 15,  # of the graph, the cell itself included
 ) -> np.ndarray:  # float32 [n, 2]
     "UMAP of an embedding, the same for the same seed; neighbours are exact up to 20,000 rows."
-    import umap
-
+    umap = import_umap()
     rows, n_neighbors = np.asarray(z, np.float32), min(n_neighbors, len(z) - 1)
     start, near = "spectral" if len(z) > 50 else "random", None
     if len(rows) <= 20_000:

@@ -22,6 +22,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from .alignment import Estimate, distance_blocks, group_codes, mean_estimate, sampled_rows
 from .cells import DataError
+from .compiled import import_umap
 from .ground_truth import MetricAbsent
 
 # %% ../nbs/06_measures.ipynb #36145db5
@@ -32,6 +33,7 @@ def neighbour_graph(
 ) -> csr_matrix:  # symmetric connectivities, float [n, n], about 20 entries per row
     "The k-nearest-neighbour graph of an embedding, as `sc.pp.neighbors` builds it."
     adata = AnnData(obs=_numbered(len(z)), obsm={"X_emb": np.asarray(z, dtype=np.float32)})
+    import_umap()
     sc.pp.neighbors(adata, n_neighbors=min(n_neighbors, len(z) - 1), use_rep="X_emb", random_state=seed)
     return adata.obsp["connectivities"]
 

@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 from sklearn.neighbors import NearestNeighbors
 
 from .cells import DataError
+from .compiled import import_umap
 
 # %% ../nbs/08_partitions.ipynb #ea249014
 def checked_groups(
@@ -79,6 +80,7 @@ def diffusion_space(
     space = AnnData(np.asarray(z, np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import_umap()
         sc.pp.neighbors(space, min(n_neighbors, len(z) - 1), use_rep="X", method="gauss", random_state=seed)
         sc.tl.diffmap(space, n_comps=n_components, random_state=seed)
     values, vectors = space.uns["diffmap_evals"], space.obsm["X_diffmap"]

@@ -23,6 +23,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .cells import DataError, counts_of, modality_kind
+from .compiled import import_umap
 from .ground_truth import raw_joint
 from .normalisation import centred_log_ratio, inverse_frequency, log_normalised, tf_idf
 from .preprocessing import components_of
@@ -148,6 +149,7 @@ def fit_wnn(
     20 neighbours in each modality and 200 candidates as in the paper, on components scaled to unit length as muon advises.
     """
     muon, parts = need("muon"), {}
+    import_umap()
     for name, components in task.components().items():
         parts[name] = AnnData(obs=pd.DataFrame(index=task.mdata.obs_names), obsm={"X": components})
         muon.pp.l2norm(parts[name], rep="X")

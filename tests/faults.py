@@ -28,6 +28,7 @@ from mudata import read_h5mu
 from cvqvae import command, runs
 from cvqvae.benchmark import run_benchmark
 from cvqvae.checks import DataError
+from cvqvae.compiled import import_umap
 from cvqvae.datasets import read_mudata, read_pair
 from cvqvae.downloads import RemoteFile, fetch
 from cvqvae.files import probe_file, write_atomically
@@ -510,7 +511,7 @@ def more_than_now(folder, pattern):
 
 def kill_comparisons(folder, times, start=compare_once, longest=2.0, seed=0):
     "Kill comparisons at random moments; the next start keeps what is whole, does the rest and clears away."
-    import umap  # noqa: F401  compiles for ten seconds: once here, and not in every process that is started
+    import_umap()  # once here, and not in every process that is started
 
     chance, cells, at_work, found = random.Random(seed), folder / "cells.h5mu", folder / "killed", []
     assert ended(child(lambda: small_cells().write_h5mu(cells))) == 0

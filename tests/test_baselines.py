@@ -75,7 +75,7 @@ def test_an_installed_peer_gives_an_embedding(cells, cite, name):
 
 
 def test_importing_the_package_imports_no_peer():
-    "Nor umap, which is compiled for ten seconds as it is imported."
+    "Nor umap, which takes seconds to import, and half a minute where it is not compiled yet."
     import subprocess
 
     program = f"import sys, cvqvae.tables; print([m for m in {sorted({*HEAVY.values(), 'umap', 'pynndescent'})} if m in sys.modules])"

@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from scipy.spatial.distance import cdist
 
 from cvqvae.collapse import plot_losses
+from cvqvae.compiled import import_umap
 from cvqvae.curves import code_purity, plot_code_usage, plot_history, usage_label
 from cvqvae.figures import MISSING_COLOUR, group_colours, palette, plot_integration, plot_umaps, save_figure, umap_coordinates
 from cvqvae.integration import CVQVAE
@@ -54,8 +55,7 @@ def test_umap_is_repeatable():
 
 
 def test_a_umap_has_exact_neighbours_without_a_warning_and_searches_among_many_rows(monkeypatch):
-    import umap
-
+    umap = import_umap()
     z = np.random.default_rng(0).normal(size=(120, 5)).astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
