@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-import time
 import warnings
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from jobs import breaks, ends
 
 from cvqvae.baselines import METHODS, Method
 from cvqvae.benchmark import run_benchmark
@@ -21,18 +21,6 @@ from cvqvae.workers import Failed, run_jobs
 METHODS_COMPARED, SEEDS = ["cvqvae-paper", "cvqvae"], (0, 1)
 PLAN = {"batch_key": "batch", "labels_key": "cell_type", "epochs": 2, "evaluation": {"resolutions": 2}}
 PLAN["options"] = {"cvqvae-paper": {"hidden": (16,), "n_codes": 16}}
-
-
-def ends(common, number):
-    "A job that takes its process down with number 1."
-    if number == 1:
-        os._exit(3)
-    return common + number, os.environ["OMP_NUM_THREADS"]
-
-
-def breaks(task):
-    "A method of one's own that fails."
-    raise MemoryError("no room for this one\nand more")
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +89,12 @@ def test_places_that_cannot_be(changes):
 
 STARTER = """
 from cvqvae.workers import run_jobs
-from test_workers import waits
+from jobs import waits
 
 if __name__ == "__main__":
     for job in run_jobs(waits, None, [(0,), (0,), (60,), (60,)], workers=2):
         print(job, flush=True)
 """
-
-
-def waits(common, seconds):
-    time.sleep(seconds)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signal 9")
