@@ -19,7 +19,7 @@ from cvqvae.metacells import CodeCells, code_cells, code_groups, merge_codes, me
 from cvqvae.partitions import compactness, diffusion_space, label_shares, partition_summary, partition_table, purity, separation
 from cvqvae.simulation import simulate
 
-SMALL = dict(hidden=(32,), n_latent=8, n_codes=64, n_components=12, device="cpu", epochs=8)
+SMALL = dict(hidden=(32,), n_latent=8, n_codes=64, n_components=12, device="cpu", epochs=24)
 
 
 def trained(mdata, **settings):
