@@ -8,11 +8,11 @@ __all__ = ['compiled_folder', 'keeping_compiled', 'import_umap']
 # %% ../nbs/00_compiled.ipynb #de5029db
 import importlib
 import os
-import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import cache, wraps
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -61,7 +61,7 @@ _ONE_AT_A_TIME = threading.RLock()
 @contextmanager
 def keeping_compiled(
     folder: Path | None = None,  # None: `compiled_folder()`
-):
+) -> Iterator[None]:
     "Context in which every function that numba is given is kept on disk, once compiled, for the next process; without a folder of one's own, nothing changes."
     folder = folder or compiled_folder()
     if not _own(folder):
@@ -71,14 +71,13 @@ def keeping_compiled(
     def keeping(decorator):
         return wraps(decorator)(lambda *args, **options: decorator(*args, **{"cache": True} | options))
 
-    patches = patch("numba.njit", keeping(numba.njit)), patch("numba.jit", keeping(numba.jit))
-    with _ONE_AT_A_TIME, patches[0], patches[1], patch("numba.core.dispatcher.FunctionCache", _Kept), patch.object(numba.config, "CACHE_DIR", str(folder)):
-        yield
+    with _ONE_AT_A_TIME, patch("numba.njit", keeping(numba.njit)), patch("numba.jit", keeping(numba.jit)):
+        with patch("numba.core.dispatcher.FunctionCache", _Kept), patch.object(numba.config, "CACHE_DIR", str(folder)):
+            yield
 
 
+@cache
 def import_umap() -> ModuleType:  # the package `umap`
     "Import umap-learn and what it is made of, with compiled code that is kept; call it before whatever else imports umap, such as `sc.pp.neighbors`."
-    if "umap" not in sys.modules:
-        with keeping_compiled():
-            return importlib.import_module("umap")
-    return importlib.import_module("umap")
+    with keeping_compiled():
+        return importlib.import_module("umap")

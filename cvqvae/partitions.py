@@ -80,7 +80,8 @@ def diffusion_space(
     space = AnnData(np.asarray(z, np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import_umap()
+        if len(z) >= 8_192:  # fewer are searched exactly, without compiled code
+            import_umap()
         sc.pp.neighbors(space, min(n_neighbors, len(z) - 1), use_rep="X", method="gauss", random_state=seed)
         sc.tl.diffmap(space, n_comps=n_components, random_state=seed)
     values, vectors = space.uns["diffmap_evals"], space.obsm["X_diffmap"]
