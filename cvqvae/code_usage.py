@@ -50,8 +50,10 @@ def plot_usage(
     shares = {title: label_shares(checked_groups(groups), labels.reindex(groups.index)) for title, labels in labelings.items()}
     first = next(iter(shares.values())).fillna(0)
     order = first.index[np.lexsort((-first.max(axis=1), first.to_numpy().argmax(1)))]
+    named = len(order) <= 60  # with more there is no room for names
+    wide = max(6, 0.13 * len(order) * named)  # inches
     with figure_style():
-        figure, axes = plt.subplots(len(shares), 2, figsize=(8.4, 2.4 * len(shares)), width_ratios=[5, 2], squeeze=False)
+        figure, axes = plt.subplots(len(shares), 2, figsize=(wide + 2.4, 2.4 * len(shares) + 0.8 * named), width_ratios=[wide, 2.4], squeeze=False)
         for (ax, legend), (title, share) in zip(axes, shares.items()):
             colours = group_colours(labelings[title])
             bottom = np.zeros(len(order))
@@ -60,9 +62,9 @@ def plot_usage(
                 bottom += share.loc[order, label].fillna(0)
             ax.set(xlim=(-0.6, len(order) - 0.4), ylim=(0, 1), ylabel="share of cells", title=f"by {title}", xticks=[])
             group_legend(legend, colours, title)
-        if len(order) <= 60:
-            shown = order if names is None else names[order].str.slice(0, 26)
-            axes[-1, 0].set_xticks(range(len(order)), shown, rotation=90, fontsize=5)
+        if named:
+            shown = [name if len(name) <= 26 else f"{name[:25]}…" for name in (order if names is None else names[order])]
+            axes[-1, 0].set_xticks(range(len(order)), shown, rotation=90, fontsize=7)
     plt.close(figure)
     return figure
 

@@ -12,7 +12,7 @@ from mudata import MuData
 from cvqvae import CVQVAE
 from cvqvae.cells import DataError
 from cvqvae.code_names import feature_names, specific_features
-from cvqvae.code_usage import effective_groups, group_graph, nearest_codes, plot_group_graph, usage_table
+from cvqvae.code_usage import effective_groups, group_graph, nearest_codes, plot_group_graph, plot_usage, usage_table
 from cvqvae.datasets import read_any
 from cvqvae.explorer import export_explorer
 from cvqvae.metacells import CodeCells, code_cells, code_groups, merge_codes, metacells, sum_counts, ward_merges
@@ -268,3 +268,16 @@ def test_no_label_at_all_is_no_purity(model):
     cells.obs["unlabelled"] = np.nan
     found = metacells(model, cells, labels_key="unlabelled", n_metacells=5)
     assert found.obs["purity"].isna().all() and set(found.obs["label"]) == {"missing"}
+
+
+def test_names_below_the_bars_of_groups_are_legible_and_say_where_they_are_cut():
+    cells = [f"c{i}" for i in range(120)]
+    groups = pd.Series([f"M{i % 60:03d}" for i in range(120)], index=cells)
+    names = pd.Series({group: f"{group} / chr11-14485701-14486779" if i % 2 else group for i, group in enumerate(sorted(groups.unique()))})
+    figure = plot_usage(groups, {"type": groups.str[:2]}, names)
+    written = {text.get_text(): text for text in figure.axes[0].get_xticklabels()}
+    assert len(written) == 60 and min(text.get_fontsize() for text in written.values()) >= 7
+    assert {"M000", "M001 / chr11-14485701-1448"[:25] + "…"} <= set(written)
+    figure.draw_without_rendering()
+    boxes = sorted((text.get_window_extent() for text in written.values()), key=lambda box: box.x0)
+    assert all((a.x0 + a.x1) / 2 + 7 * figure.dpi / 72 < (b.x0 + b.x1) / 2 + 1 for a, b in zip(boxes, boxes[1:]))  # a line of text each
