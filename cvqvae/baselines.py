@@ -81,13 +81,13 @@ OWN = {
 def only_components(
     mdata: MuData,  # after `preprocess`; unchanged
 ) -> MuData:  # new, without any counts
-    "The same cells with their components and kinds alone."
+    "The same cells with their components, kinds and tables of cells alone."
     parts = {}
     for name, adata in mdata.mod.items():
         kind = modality_kind(adata, name)
         behind = {slot: adata.obsm[slot] for slot in [further_slot(kind)] if slot in adata.obsm}
         var = pd.DataFrame({"feature_types": [KINDS[kind]]}, index=[name])
-        parts[name] = AnnData(obs=pd.DataFrame(index=adata.obs_names), var=var, obsm={COMPONENTS[kind].slot: components_of(adata, name)} | behind)
+        parts[name] = AnnData(obs=adata.obs.copy(), var=var, obsm={COMPONENTS[kind].slot: components_of(adata, name)} | behind)
     light = MuData(parts)
     light.obs = mdata.obs.copy()
     return light
