@@ -216,7 +216,10 @@ def cell_cycle_scores(
     scores = np.zeros((rna.n_obs, 2))
     for name in np.unique(batch):
         rows = batch == name
-        part = AnnData(counts[rows].astype(np.float32), var=pd.DataFrame(index=rna.var_names))
+        values = counts[rows].astype(np.float32)
+        if hasattr(values, "sum_duplicates"):  # sparse, with entries in parts perhaps
+            values.sum_duplicates()
+        part = AnnData(values, var=pd.DataFrame(index=rna.var_names))
         sc.pp.normalize_total(part)
         sc.pp.log1p(part)
         with keeping_numpy_state():

@@ -68,6 +68,7 @@ def counts_table(
     "A modality's raw counts and batches, in an object that a peer may write to."
     adata = task.mdata[name]
     matrix = sp.csr_matrix(counts_of(adata, name), dtype=np.float32, copy=True)
+    matrix.sum_duplicates()
     batch = task.batches()
     obs = pd.DataFrame({"batch": "all" if batch is None else batch.to_numpy()}, index=adata.obs_names)
     table = AnnData(matrix, obs=obs.astype("category"), var=pd.DataFrame(index=adata.var_names.astype(str)))
