@@ -26,7 +26,7 @@ from .canonical import fit_cca
 from .cells import KINDS, DataError, modality_kind
 from .collapse import collapse_table, unit_table
 from .generative import GENERATIVE
-from .ground_truth import Truth
+from .ground_truth import Truth, keeping_numpy_state
 from .integration import CVQVAE
 from .metrics import references
 from .peers import PEERS, Task
@@ -81,13 +81,13 @@ OWN = {
 def only_components(
     mdata: MuData,  # after `preprocess`; unchanged
 ) -> MuData:  # new, without any counts
-    "The same cells with their components and kinds alone."
+    "The same cells with their components, kinds and tables of cells alone."
     parts = {}
     for name, adata in mdata.mod.items():
         kind = modality_kind(adata, name)
         behind = {slot: adata.obsm[slot] for slot in [further_slot(kind)] if slot in adata.obsm}
         var = pd.DataFrame({"feature_types": [KINDS[kind]]}, index=[name])
-        parts[name] = AnnData(obs=pd.DataFrame(index=adata.obs_names), var=var, obsm={COMPONENTS[kind].slot: components_of(adata, name)} | behind)
+        parts[name] = AnnData(obs=adata.obs.copy(), var=var, obsm={COMPONENTS[kind].slot: components_of(adata, name)} | behind)
     light = MuData(parts)
     light.obs = mdata.obs.copy()
     return light
@@ -233,7 +233,7 @@ def fit_method(
         preprocess(mdata, batch_key=batch_key, **PRESETS["default"].preprocessing)
     task = Task(mdata, batch_key, seed, max_seconds, epochs, options)
     torch.set_num_threads(chosen_threads())
-    with measured() as cost:
+    with measured() as cost, keeping_numpy_state():
         embeddings, note, *tables = METHODS[name].fit(task)
     _check(embeddings, mdata.n_obs)
     return Result(embeddings, cost.seconds, cost.peak_gib, note, METHODS[name].uses_labels, tables[0] if tables else {})

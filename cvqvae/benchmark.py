@@ -20,7 +20,7 @@ from .cells import DataError
 from .files import remove_parts, write_atomically
 from .ground_truth import Truth
 from .kept import Plan, cells_hash, load_result, save_result, truth_hash
-from .metrics import score_view, with_shared_score
+from .metrics import ADDED, score_view, with_shared_score
 from .preprocessing import preprocess
 from .presets import PRESETS
 from .workers import Failed, reason_of, run_jobs
@@ -85,7 +85,8 @@ def run_benchmark(
 ) -> pd.DataFrame:  # rows: method, seed, view, metric, group, value, reason
     """Fit and score every method for every seed; an interrupted run is continued where it stopped.
 
-    A method that seeds do not change is run for the first seed only. Writes `scores.csv` to `out`. Raises `DataError` for an unknown name.
+    A method that seeds do not change is run for the first seed only. Writes `scores.csv` to `out`. Raises `DataError` for an unknown name,
+    and `TypeError` for options and metrics whose content cannot be told.
     """
     names, plan = _checked(methods, seeds, peer_seeds), Plan(**plan)
     jobs = [(name, seed) for name in names for seed in _seeds_of(name, list(seeds), peer_seeds)]
@@ -136,11 +137,12 @@ class Comparison:
         self.mdata, self.truth, self.plan, self.folder = mdata, truth, plan, folder
         self.identity, self.truth_hash = cells_hash(mdata, plan.batch_key), truth_hash(truth)
         remove_parts(folder)
+        self.scored_here = bool(ADDED)  # a worker does not know the metrics that were added
         self.added = {name: method for name, method in METHODS.items() if not method.fit.__module__.startswith("cvqvae.")}
 
     def stem(self, method: str, seed: int) -> Path:
         "Where a result is kept, without suffix."
-        return self.plan.stem(self.folder, self.identity, method, seed)
+        return self.plan.stem(self.folder, self.identity, method, seed, self.plan.told(self.mdata, method))
 
     def row(self, method: str, seed: int) -> pd.DataFrame:
         "Scores of one method and seed, kept or new, or its failure; columns view, metric, group, value, reason."
@@ -206,7 +208,7 @@ def _keep(self: Comparison, method: str, seed: int, outcome: tuple | Failed) -> 
     if isinstance(found, str):
         return row
     save_result(found, self.stem(method, seed))
-    return self._keep_row(method, seed, row)
+    return self._keep_row(method, seed, scores_of(found, self.truth, seed, **self.plan.evaluation) if row is None else row)
 
 
 def computed(
@@ -214,13 +216,13 @@ def computed(
     method: str,  # in `METHODS`
     seed: int,  # of the method
     result: Result | None,  # where it is kept already
-) -> tuple[Result | str, pd.DataFrame]:  # the result, or why there is none; its row
+) -> tuple[Result | str, pd.DataFrame | None]:  # the result, or why there is none; its row, None where it is scored by who asked
     "What a worker does; it writes nothing."
     METHODS.update(comparison.added)
     found = result or attempt(method, seed, comparison.mdata, comparison.plan, None)
     if isinstance(found, str):
         return found, failure(found)
-    return found, scores_of(found, comparison.truth, seed, **comparison.plan.evaluation)
+    return found, None if comparison.scored_here else scores_of(found, comparison.truth, seed, **comparison.plan.evaluation)
 
 # %% ../nbs/08_benchmark.ipynb #355b3bb4
 def with_shared(
@@ -245,5 +247,5 @@ def kept_results(
 ) -> dict[str, Result]:  # method -> result; what failed or never ran is left out
     "The kept results of one seed; a method that seeds do not change is kept under the first seed alone."
     plan, identity = Plan(**plan), cells_hash(mdata, Plan(**plan).batch_key)
-    found = {name: load_result(plan.stem(Path(results), identity, name, seed)) for name in methods}
+    found = {name: load_result(plan.stem(Path(results), identity, name, seed, plan.told(mdata, name))) for name in methods}
     return {name: result for name, result in found.items() if result is not None}

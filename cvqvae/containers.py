@@ -7,6 +7,7 @@ __all__ = ['one_hot', 'as_mudata', 'place_latent', 'storable', 'write_latent']
 
 # %% ../nbs/05_containers.ipynb #23530450
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,10 +18,14 @@ from anndata import AnnData
 from mudata import MuData
 from torch import Tensor
 
+from .backed import axis_sums, is_stored
 from .cells import DataError, modality_kind, pair_modalities
 from .checks import check_modalities
+from .datasets import own_columns
 from .model import Latent
 from .mosaic import join_modalities
+from .names import hashtags
+from .preprocessing import COMPONENTS, MARK
 
 # %% ../nbs/05_containers.ipynb #3dcdadfb
 def one_hot(
@@ -45,6 +50,8 @@ def as_mudata(
         raise ValueError(f"unpaired={unpaired!r} is not 'drop' or 'keep'")
     if isinstance(data, MuData) and kinds is None and (unpaired == "keep" or _is_paired(data)):
         check_modalities(dict(data.mod))
+        if empty == "drop":
+            _warn_of_kept(data, unpaired)
         return data
     if isinstance(data, MuData | Mapping):
         modalities = dict(data.mod if isinstance(data, MuData) else data)
@@ -56,8 +63,16 @@ def as_mudata(
         hint = ": read it first, with cvqvae.datasets.read_any" if isinstance(data, str | Path) else ""
         raise DataError(f"expected a MuData, or AnnData in a list or dict, got {type(data).__name__}{hint}")
     if unpaired == "keep":
-        return join_modalities(modalities, kinds, features="keep" if empty == "keep" else "drop")
-    return pair_modalities(modalities, kinds, empty)
+        found = join_modalities(modalities, kinds, features="keep" if empty == "keep" else "drop")
+    else:
+        found = pair_modalities(modalities, kinds, empty)
+    return _with_own_tables(found, data) if isinstance(data, MuData) else found
+
+
+def _with_own_tables(found: MuData, given: MuData) -> MuData:
+    own_columns(found, given.obs)
+    found.uns.update({key: value for key, value in given.uns.items() if key != "cvqvae_pairing"})
+    return found
 
 
 def _is_paired(mdata: MuData) -> bool:
@@ -66,6 +81,22 @@ def _is_paired(mdata: MuData) -> bool:
 
 def _kind_of(adata: AnnData, position: int, kinds: Mapping[str, str] | None) -> str:
     return list(kinds)[position] if kinds else modality_kind(adata, f"modality {position + 1}")
+
+
+def _warn_of_kept(mdata: MuData, unpaired: str) -> None:
+    "Point at what pairing would have left out of modalities whose components are computed."
+    found = []
+    for name, adata in mdata.mod.items():
+        kind, counts = modality_kind(adata, name), adata.layers["counts"] if "counts" in adata.layers else adata.X
+        if (COMPONENTS[kind].slot in adata.obsm and MARK not in adata.uns) or counts is None:
+            continue
+        tags = hashtags(adata.var_names) if kind == "protein" else np.zeros(0, bool)
+        found += [f"{tags.sum():,} hashtags in {name!r}, such as {adata.var_names[tags][0]!r}"] if tags.any() else []
+        empty = 0 if is_stored(counts) else int((axis_sums(counts, 1) == 0).sum())  # on disk they are refused where a file is opened
+        found += [f"{empty:,} cells without a count in {name!r}"] if empty else []
+    if found:
+        function = "datasets.read_mudata(mdata)" if unpaired == "drop" else "mosaic.join_modalities(dict(mdata.mod))"
+        warnings.warn(f"The MuData is taken as it is, with {', '.join(found)}: cvqvae.{function} makes one that has none of them.", stacklevel=4)
 
 # %% ../nbs/05_containers.ipynb #769293dd
 def place_latent(

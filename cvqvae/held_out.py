@@ -16,7 +16,7 @@ from .biology import vote_labels
 from .canonical import CanonicalCorrelation
 from .cells import DataError
 from .mosaic import batch_labels
-from .ground_truth import Truth
+from .ground_truth import Truth, named_column
 from .integration import CVQVAE
 from .metrics import evaluate
 from .preprocessing import COMPONENTS, components_of
@@ -51,6 +51,8 @@ def held_out_scores(
     **settings,  # of `CVQVAE`: preset, epochs, ...
 ) -> pd.DataFrame:  # rows of `evaluate` for the kept-back cells, and group "held-out" with label transfer from training cells
     "Train on some cells, embed others, and score those beside their canonical correlations (`cca`, of two modalities), their components (`raw`) and noise."
+    if labels_key:
+        named_column(mdata, labels_key)  # a name that is wrong is told before the training
     train, back = keep_back(mdata, share, batch, batch_key, seed)
     model = CVQVAE(train, batch_key=batch_key, seed=seed, **settings).fit(progress=False)
     model.embed()
@@ -76,10 +78,11 @@ def _canonical(blocks: list, batches: list) -> dict:
 
 
 def _crossed_labels(train: MuData, back: MuData, names: list[str], labels_key: str) -> list[tuple]:
-    known, told, rows = train.obs[labels_key].notna().to_numpy(), back.obs[labels_key].notna().to_numpy(), []
+    learned, asked_for = (named_column(part, labels_key) for part in (train, back))
+    known, told, rows = learned.notna().to_numpy(), asked_for.notna().to_numpy(), []
     for source, target in permutations(names, 2) if told.any() else ():
         given, asked = train[source].obsm["X_cvqvae"][known], back[target].obsm["X_cvqvae"][told]
-        found = vote_labels(given, train.obs[labels_key][known], asked)["label"]
-        right = found.to_numpy() == back.obs[labels_key][told].astype(str).to_numpy()
+        found = vote_labels(given, learned[known], asked)["label"]
+        right = found.to_numpy() == asked_for[told].astype(str).to_numpy()
         rows.append(("cvqvae", "stacked", f"{source}_to_{target}", "held-out", float(right.mean()), ""))
     return rows

@@ -56,6 +56,7 @@ class CVQVAE:
     ):
         """Prepare components and build the model; nothing is trained yet.
 
+        `mdata` is the container that was given where its cells are paired and `kinds` is None, else a new one with its `obs` and `uns`.
         Sets, per modality that has no components yet, `layers["counts"]`, `obsm["X_pca"]` or `obsm["X_lsi"]`
         (float32 [n, k]), `obsm["X_pca_further"]` or `obsm["X_lsi_further"]` (float32 [n, m]), and `uns["cvqvae_preprocessing"]`.
         Raises `DataError` for unusable input and `TypeError` for an unknown setting.
@@ -179,7 +180,7 @@ def _checked(self: CVQVAE, data: MuData | AnnData | None, source: str | None = N
 @patch
 def embed(
     self: CVQVAE,
-    data: MuData | AnnData | None = None,  # None: the training cells; new cells go through the training cells' transforms
+    data: MuData | AnnData | None = None,  # None: the training cells, `mdata`; new cells go through the training cells' transforms
 ) -> MuData | AnnData:  # the same object
     """Write the embeddings into `data` and return it.
 

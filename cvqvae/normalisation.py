@@ -9,6 +9,8 @@ __all__ = ['log_normalised', 'centred_log_ratio', 'inverse_frequency', 'tf_idf']
 import numpy as np
 import scipy.sparse as sp
 
+from .backed import stored_once
+
 # %% ../nbs/01_normalisation.ipynb #8c9f5b00
 def _scaled_logs(
     matrix: sp.csr_matrix,  # float32 [n, features], changed in place
@@ -28,7 +30,7 @@ def log_normalised(
     target_sum: float = 1e4,  # counts that a whole cell is scaled to
 ) -> sp.csr_matrix:  # float32 [n, genes] or [n, m]
     "Counts per `target_sum` of the whole cell, log1p."
-    matrix = sp.csr_matrix(counts, dtype=np.float32)
+    matrix = stored_once(sp.csr_matrix(counts, dtype=np.float32))
     totals = np.asarray(matrix.sum(1, dtype=np.float64)).ravel()
     return _scaled_logs(matrix.copy() if genes is None else matrix[:, genes], totals, target_sum)
 
@@ -55,7 +57,7 @@ def tf_idf(
     idf: np.ndarray,  # float [peaks], of the fitted cells
 ) -> sp.csr_matrix:  # float32 [n, peaks]
     "Term frequency times `idf`, rows rescaled to 10,000, log1p."
-    matrix = sp.csr_matrix(counts)
+    matrix = stored_once(sp.csr_matrix(counts))
     weighted = sp.csr_matrix((idf.astype(np.float32)[matrix.indices], matrix.indices, matrix.indptr), matrix.shape)
     np.multiply(weighted.data, matrix.data, out=weighted.data, casting="unsafe")
     return _scaled_logs(weighted, np.asarray(weighted.sum(1, dtype=np.float64)).ravel())

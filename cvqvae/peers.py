@@ -25,6 +25,7 @@ from mudata import MuData
 from .cells import DataError, counts_of, modality_kind
 from .compiled import import_umap
 from .ground_truth import raw_joint
+from .mosaic import batch_labels
 from .normalisation import centred_log_ratio, inverse_frequency, log_normalised, tf_idf
 from .preprocessing import components_of
 
@@ -48,7 +49,7 @@ class Task:
         "Batch of each cell, str [n]; None without a batch column or with a single batch."
         if self.batch_key is None:
             return None
-        labels = self.mdata.obs[self.batch_key].astype(str)
+        labels = batch_labels(self.mdata, self.batch_key)
         return labels if labels.nunique() > 1 else None
 
     def name_of(self, kind: str) -> str:
@@ -67,6 +68,7 @@ def counts_table(
     "A modality's raw counts and batches, in an object that a peer may write to."
     adata = task.mdata[name]
     matrix = sp.csr_matrix(counts_of(adata, name), dtype=np.float32, copy=True)
+    matrix.sum_duplicates()
     batch = task.batches()
     obs = pd.DataFrame({"batch": "all" if batch is None else batch.to_numpy()}, index=adata.obs_names)
     table = AnnData(matrix, obs=obs.astype("category"), var=pd.DataFrame(index=adata.var_names.astype(str)))

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .batches import batches_of, choose_device, epoch_generator
 from .cells import DataError
 from .gene_activity import gene_activity, read_annotation
+from .ground_truth import find_column
 from .networks import seeded
 from .peers import Task, counts_table
 
@@ -159,10 +160,10 @@ def label_codes(
     labels_key: str | None,  # column of `obs`
 ) -> tuple[np.ndarray, int]:  # type of each cell, int64 [n]; number of types
     "Cell types as numbers; raises `DataError` without a column, or with cells that have no type."
-    if labels_key is None or labels_key not in task.mdata.obs:
+    if labels_key is None or (column := find_column(task.mdata, labels_key)) is None:
         given = "none was given" if labels_key is None else f"there is no {labels_key!r} in obs"
         raise DataError(f"scJoint learns from the cell types of the RNA: pass labels_key, a column of obs ({given}).")
-    codes, types = pd.factorize(task.mdata.obs[labels_key], sort=True)
+    codes, types = pd.factorize(column, sort=True)
     if (codes < 0).any():
         raise DataError(f"{(codes < 0).sum():,} cells have no {labels_key!r}: scJoint needs the type of every RNA cell.")
     return codes.astype(np.int64), len(types)

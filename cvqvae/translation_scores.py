@@ -75,7 +75,7 @@ def normalised_values(
     "What was observed, on the scale of the predictions."
     counts = counts_of(adata)[:, adata.var_names.get_indexer(transform.feature_names)]
     if transform.kind == "atac":
-        values = tf_idf(counts.tocsr(), transform.arrays["idf"])
+        values = tf_idf(counts, transform.arrays["idf"])
     else:
         values = transform.normalise(counts_of(adata))[:, adata.var_names.get_indexer(transform.feature_names)]
     dense = [x[:, columns] for x in (values, counts)]

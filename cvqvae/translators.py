@@ -16,6 +16,7 @@ from mudata import MuData
 
 from .cells import KINDS, DataError, counts_of, modality_kind
 from .generative import multivi_model, totalvi_model
+from .mosaic import batch_labels
 from .peers import Task, quietly
 
 # %% ../nbs/08_translators.ipynb #bd93c2ee
@@ -38,7 +39,7 @@ def with_incomplete(
         parts[name] = AnnData(counts, var=pd.DataFrame({"feature_types": KINDS[modality_kind(adata, name)]}, index=adata.var_names))
         parts[name].obs_names = [*task.mdata.obs_names, *back.obs_names]
     both = MuData(parts)
-    batches = [m.obs[task.batch_key].astype(str) if task.batch_key else pd.Series("all", m.obs_names) for m in (task.mdata, back)]
+    batches = [batch_labels(m, task.batch_key) if task.batch_key else pd.Series("all", m.obs_names) for m in (task.mdata, back)]
     both.obs["batch"] = [*batches[0], *(batches[1] + ALONE if own_batch else batches[1])]
     return replace(task, mdata=both, batch_key="batch"), np.arange(task.mdata.n_obs, both.n_obs)
 

@@ -1,6 +1,7 @@
 """Methods behind one signature, results that survive interruption, failures that are rows, tables that say what they show."""
 
 import json
+import pickle
 import sys
 import time
 
@@ -8,14 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cvqvae import benchmark, peers
+from cvqvae import benchmark, kept, peers
 from cvqvae.baselines import METHODS, OWN, Result, TimeLimit, fit_method, list_methods, lacks_components, measured
 from cvqvae.benchmark import attempt, kept_results, run_benchmark, with_shared
 from cvqvae.kept import Plan, cells_hash, load_result, save_result
 from cvqvae.cells import DataError, counts_of
 from cvqvae.collapse import active_units, collapse_table, effective_dimensions, kl_per_unit, unit_table
+from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
-from cvqvae.metrics import METRICS
+from cvqvae.metrics import ADDED, METRICS, add_metric
 from cvqvae.preprocessing import preprocess
 from cvqvae.simulation import simulate
 from cvqvae.score_figures import reasons
@@ -121,6 +123,15 @@ def test_memory_is_measured_while_it_is_held():
     with measured() as after:
         time.sleep(0.05)
     assert cost.peak_gib - after.peak_gib > 0.2 and cost.seconds >= 0.1
+
+
+def test_a_method_that_seeds_numpy_leaves_its_generator_as_it_was(cells, monkeypatch):
+    seeding = METHODS["raw"].__class__(lambda task: np.random.seed(0) or METHODS["random"].fit(task), "", "")
+    monkeypatch.setitem(METHODS, "raw", seeding)
+    before = np.random.get_state(legacy=False)["state"]
+    fit_method("raw", cells)
+    after = np.random.get_state(legacy=False)["state"]
+    assert before["pos"] == after["pos"] and np.array_equal(before["key"], after["key"])
 
 
 def test_harmony_needs_batches(cells):
@@ -312,3 +323,61 @@ def test_kept_results_are_plain_files(cells, plan, tmp_path):
     record = json.loads(next((tmp_path / "results").glob("cvqvae-paper*.json")).read_text())
     assert record["note"] == "2 epochs" and len(record["tables"]["history"]["epoch"]) == 2
     assert TimeLimit(None).stopped is False
+
+
+@pytest.fixture
+def metrics_as_before():
+    before, added = dict(METRICS), dict(ADDED)
+    yield
+    for table, old in ((METRICS, before), (ADDED, added)):
+        table.clear()
+        table.update(old)
+
+
+def test_a_metric_that_is_added_or_changed_is_in_the_same_comparison(cells, tmp_path, metrics_as_before):
+    ask = dict(methods=["cca"], seeds=(0,), out=tmp_path, labels_key="cell_type", evaluation={"resolutions": 1})
+    first = run_benchmark(cells, **ask)
+    fitted = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").glob("*.npz")}
+    for value in (0.123, 0.999):
+        add_metric("purity", lambda z, rows, value=value: value)
+        scores = run_benchmark(cells, **ask)
+        assert list(scores.query("metric == 'purity'")["value"]) == [value] * 6
+    pd.testing.assert_frame_equal(scores[scores["metric"] != "purity"].reset_index(drop=True), first)
+    assert fitted == {path: path.stat().st_mtime_ns for path in (tmp_path / "results").glob("*.npz")}
+
+
+def test_a_metric_that_workers_do_not_know_is_measured_by_who_asked(cells, tmp_path, metrics_as_before):
+    add_metric("purity", lambda z, rows: 0.5)
+    plan = Plan(labels_key="cell_type", evaluation={"resolutions": 1})
+    comparison = benchmark.Comparison(cells, Truth.from_mudata(cells, labels_key="cell_type"), plan, tmp_path)
+    sent = pickle.loads(pickle.dumps(comparison))  # a function without a name cannot be sent
+    outcome = benchmark.computed(sent, "cca", 0, None)
+    assert outcome[1] is None and list(comparison._keep("cca", 0, outcome).query("metric == 'purity'")["value"]) == [0.5, 0.5]
+
+
+def test_methods_that_learn_from_cell_types_are_kept_with_them(cells):
+    renamed, plan = cells.copy(), Plan(labels_key="cell_type", options={"scjoint": {"labels_key": "cell_type"}})
+    renamed.obs["cell_type"] = np.roll(renamed.obs["cell_type"].astype(str), 1)
+    keys = [[plan.fit_key("cells", name, 0, plan.told(m, name)) for m in (cells, cells.copy(), renamed)] for name in ("scjoint", "cca")]
+    assert keys[0][0] == keys[0][1] != keys[0][2] and len(set(keys[1])) == 1
+
+
+def test_tables_among_the_options_are_known_by_their_content(cells, tmp_path):
+    annotation = pd.DataFrame({"gene": [f"g{i}" for i in range(200)], "start": np.arange(200) * 1000})
+    moved = annotation.copy()
+    moved.loc[50:150, "start"] += 400
+    keys = [Plan(options={"scjoint": {"annotation": table}}).fit_key("cells", "scjoint", 0) for table in (annotation, annotation.copy(), moved)]
+    assert keys[0] == keys[1] != keys[2]
+    swapped = np.arange(5000)
+    swapped[[2000, 3000]] = swapped[[3000, 2000]]
+    arrays = [Plan(options={"cvqvae": {"weights": values}}).fit_key("cells", "cvqvae", 0) for values in (np.arange(5000), swapped)]
+    assert arrays[0] != arrays[1]
+    with pytest.raises(TypeError, match="cannot be told by its content"):
+        run_benchmark(cells, ["cca"], (0,), tmp_path, options={"cca": {"ridge": object()}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_code_that_measures_is_part_of_the_key_of_scores(monkeypatch):
+    before = Plan().score_key("fit", "truth")
+    monkeypatch.setattr(kept, "_texts", lambda names: [f"{name} changed" for name in names])
+    assert Plan().score_key("fit", "truth") != before

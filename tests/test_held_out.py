@@ -2,11 +2,17 @@
 
 import numpy as np
 import pytest
+from anndata import AnnData
+from mudata import MuData
 
 from cvqvae import held_out
+from cvqvae.benchmark import run_benchmark
 from cvqvae.cells import DataError
 from cvqvae.held_out import _crossed_labels, held_out_scores, keep_back
+from cvqvae.peers import Task
+from cvqvae.scjoint import label_codes
 from cvqvae.simulation import simulate
+from cvqvae.translators import with_incomplete
 
 SMALL = dict(hidden=(16,), n_latent=8, n_codes=16, n_components=8, epochs=3, device="cpu", evaluation={"resolutions": 2})
 
@@ -59,3 +65,27 @@ def test_cells_without_a_label_are_no_mistakes():
     common = cells.obs["cell_type"].map(cells.obs["cell_type"].value_counts()).astype(int) > 7  # 15 neighbours vote
     rows = _crossed_labels(cells[common.to_numpy()].copy(), some[common.to_numpy()].copy(), ("rna", "atac"), "cell_type")
     assert [row[4] for row in rows] == [1.0, 1.0]
+
+
+def in_modalities(mdata):
+    parts = {name: AnnData(a.X.copy(), obs=a.obs[["cell_type", "batch"]].copy(), var=a.var.copy()) for name, a in mdata.mod.items()}
+    return MuData(parts)
+
+
+def test_columns_of_the_modalities_will_do_everywhere(mdata, tmp_path):
+    columns, both = dict(batch_key="batch", labels_key="cell_type"), in_modalities(mdata)
+    assert "batch" not in both.obs and "cell_type" not in both.obs
+    here, there = (held_out_scores(m, 0.25, **columns, **SMALL) for m in (mdata, both))
+    assert np.array_equal(here["value"][here["group"] == "held-out"], there["value"][there["group"] == "held-out"])
+    quick = {"hidden": (16,), "n_latent": 8, "n_codes": 16}
+    scores = run_benchmark(both, ["cca", "cvqvae-paper"], (0,), tmp_path, epochs=1, options={"cvqvae-paper": quick}, evaluation={"resolutions": 1}, **columns)
+    assert scores.query("metric == 'batch_asw' and view == 'joint'")["value"].notna().all()
+    assert label_codes(Task(both), "cell_type")[1] == mdata.obs["cell_type"].nunique()
+    all_cells, rows = with_incomplete(Task(both, "batch"), in_modalities(mdata), "rna", "atac")
+    assert list(all_cells.batches()[rows]) == list(mdata.obs["batch"].astype(str))
+
+
+def test_a_wrong_name_of_labels_is_told_before_the_training(mdata, monkeypatch):
+    monkeypatch.setattr(held_out, "CVQVAE", None)
+    with pytest.raises(DataError, match="labels_key='celltype' is not an obs column"):
+        held_out_scores(mdata, labels_key="celltype", **SMALL)

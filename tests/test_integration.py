@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import torch
 from local_data import DATA, needs_data
+from mudata import MuData
 
 from cvqvae.alignment import foscttm
 from cvqvae.callbacks import Callback
 from cvqvae.cells import DataError
 from cvqvae.configuration import VARIANTS, ModelConfig
 from cvqvae.containers import one_hot
-from cvqvae.datasets import load_dataset
+from cvqvae.datasets import load_dataset, read_mudata
 from cvqvae.integration import CVQVAE
 from cvqvae.presets import PRESETS, Preset, resolve_preset
 from cvqvae.simulation import simulate
@@ -276,3 +277,51 @@ def test_a_model_without_codes_leaves_no_codes_of_another():
     for variant in ("cvqvae", "cvae"):
         CVQVAE(mdata, variant=variant, epochs=2, **SMALL).fit(progress=False).embed()
     assert "cvqvae_code" not in mdata["rna"].obs and "X_cvqvae_quantized" not in mdata["atac"].obsm
+
+
+def told_at_the_top(cut=False):
+    "Cells whose batches and types stand in the table of the container alone."
+    whole = simulate(n_cells=120, n_genes=300, n_peaks=300)
+    for adata in whole.mod.values():
+        adata.obs = adata.obs[[]]
+    parts = {"rna": whole["rna"][:110].copy() if cut else whole["rna"].copy(), "atac": whole["atac"].copy()}
+    mdata = MuData(parts)
+    mdata.obs["library"] = whole.obs["batch"].reindex(mdata.obs_names).astype(str).to_numpy()
+    mdata.uns["study"] = "a study"
+    return mdata
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("how", [{}, {"kinds": {"rna": "rna", "atac": "atac"}}, {"unpaired": "keep"}, {"unpaired": "keep", "kinds": {"rna": "rna", "atac": "atac"}}])
+@pytest.mark.filterwarnings("ignore")
+def test_a_container_keeps_its_own_table_however_it_is_given(cut, how):
+    mdata = told_at_the_top(cut)
+    model = CVQVAE(mdata, batch_key="library", epochs=1, hidden=(8,), n_latent=4, n_codes=8, n_components=5, device="cpu", **how)
+    assert model.reader.batches == ["batch1", "batch2"] and model.mdata.uns["study"] == "a study"
+    assert model.mdata.obs["library"].astype(str).equals(mdata.obs["library"].astype(str).reindex(model.mdata.obs_names))
+    assert model.fit(progress=False).embed() is model.mdata and "X_cvqvae" in model.mdata.obsm
+    assert (model.mdata is mdata) == ("kinds" not in how and (not cut or how == {"unpaired": "keep"}))
+
+
+def with_rubbish():
+    "RNA of which three cells have no count, and proteins with two hashtags."
+    mdata = simulate(n_cells=120, kind="protein", n_genes=300, n_proteins=20)
+    rna, protein = mdata["rna"].copy(), mdata["protein"]
+    rna.X[:3] = 0
+    counts = np.hstack([protein.X.toarray(), np.full((120, 2), 5, np.float32)])
+    var = pd.DataFrame({"feature_types": "Antibody Capture"}, index=[*protein.var_names, "Hashtag_1", "Hashtag_2"])
+    return MuData({"rna": rna, "protein": ad.AnnData(counts, obs=protein.obs.copy(), var=var)})
+
+
+def test_what_pairing_would_leave_out_of_a_container_is_told():
+    mdata, small = with_rubbish(), dict(epochs=1, hidden=(8,), n_latent=4, n_codes=8, n_components=5, device="cpu")
+    with pytest.warns(UserWarning, match="3 cells without a count in 'rna', 2 hashtags in 'protein', such as 'Hashtag_1': cvqvae.datasets.read_mudata"):
+        assert CVQVAE(mdata, **small).mdata.n_obs == 120
+    with pytest.warns(UserWarning, match="dropped: 2 hashtags protein, 3 empty cells rna"):
+        clean = read_mudata(with_rubbish())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = CVQVAE(clean, **small)
+    assert model.mdata.n_obs == 117 and not model.transforms["protein"].feature_names.str.startswith("Hash").any()
+    with pytest.warns(UserWarning, match="join_modalities"):
+        CVQVAE(with_rubbish(), unpaired="keep", **small)

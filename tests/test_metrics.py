@@ -31,6 +31,7 @@ from cvqvae.measures import (
     trajectory,
 )
 from cvqvae.metrics import METRICS, evaluate, score_embedding, score_table, totals
+from cvqvae.simulation import simulate
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -232,6 +233,21 @@ def test_evaluate_always_has_raw_and_random_and_says_what_a_method_lacks():
     lacking = scores[(scores["method"] == "model") & (scores["view"] == "stacked")]
     assert lacking["reason"].str.contains("no first and second embedding").any()
     assert list(score_table(scores, "joint").index) == ["model", "raw", "random"]
+
+
+def test_scoring_leaves_numpys_global_generator_alone():
+    mdata = simulate(n_cells=120, n_genes=300, n_peaks=300, seed=0)
+    for table in (mdata, *mdata.mod.values()):
+        table.obs = table.obs.drop(columns=["S_score", "G2M_score"], errors="ignore")
+    z, drawn = np.random.default_rng(0).normal(size=(120, 4)), []
+    for score in (False, True):
+        np.random.seed(7)
+        if score:
+            truth = Truth.from_mudata(mdata, "batch", "cell_type")
+            assert truth.cycle is not None
+            evaluate({"noise": {"joint": z}}, truth, views=("joint",), resolutions=2)
+        drawn.append(np.random.uniform(size=3).tolist())
+    assert drawn[0] == drawn[1]
 
 
 def test_evaluate_repeats_itself():

@@ -28,7 +28,7 @@ from cvqvae.metrics import evaluate, score_embedding, score_table
 from cvqvae.mosaic import groups_of, join_modalities, merged_obs, presence
 from cvqvae.parameters import Parameters, load_cells
 from cvqvae.simulation import simulate
-from cvqvae.translation_scores import row_auroc, row_correlations
+from cvqvae.translation_scores import row_auroc, row_correlations, translation_scores
 
 SMALL = dict(hidden=(32,), n_latent=8, n_codes=32, n_components=12, batch_size=64, epochs=6, device="cpu")
 
@@ -394,6 +394,15 @@ def test_labels_must_fit_the_cells():
 
 
 # translation scores ------------------------------------------------------------------------------------------------------------------
+
+
+def test_translations_are_scored_in_whatever_form_the_counts_are(cells):
+    dense = cells.copy()
+    for adata in dense.mod.values():
+        adata.X = adata.X.toarray()
+    sparse, found = (translation_scores(m, most_features=10**5, **SMALL | {"epochs": 1}) for m in (cells, dense))
+    assert np.allclose(found["value"], sparse["value"], atol=1e-3)
+
 
 
 def test_row_measures_are_those_of_scipy_and_sklearn():

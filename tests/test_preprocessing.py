@@ -6,15 +6,18 @@ import textwrap
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cvqvae.backed import open_modalities
 from cvqvae.baselines import only_components
 from cvqvae.cells import DataError
 from cvqvae.components import ProteinComponents, RNAComponents
+from cvqvae.ground_truth import cell_cycle_scores
 from cvqvae.lsi import ATACComponents, depth_correlation
 from cvqvae.normalisation import centred_log_ratio, inverse_frequency, tf_idf
 from cvqvae.preprocessing import COMPONENTS, components_of, preprocess
@@ -25,7 +28,19 @@ FORMS = {
     "coo_to_csr_int64": lambda m: sp.csr_matrix(m.tocoo(), dtype=np.int64),
     "float64": lambda m: m.astype(np.float64),
     "dense": lambda m: m.toarray(),
+    "in_parts": lambda m: in_parts(m),
 }
+
+
+def in_parts(matrix):
+    "The same matrix, where every entry above 1 is stored as 1 and the rest of it, as scipy allows."
+    rows, columns = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices
+    big = matrix.data > 1
+    rows, columns = np.r_[rows, rows[big]], np.r_[columns, columns[big]]
+    data = np.r_[np.where(big, 1, matrix.data), matrix.data[big] - 1].astype(np.float32)
+    order = np.argsort(rows, kind="stable")
+    ends = np.r_[0, np.cumsum(np.bincount(rows, minlength=matrix.shape[0]))]
+    return sp.csr_matrix((data[order], columns[order], ends), matrix.shape)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +71,26 @@ def test_form_of_the_matrix_does_not_matter(fitted):
         found = type(transform)(12).fit(other).transform(other)
         assert np.allclose(found, expected, atol=2e-2), name
         assert found.dtype == np.float32
+
+
+def test_entries_that_are_stored_in_parts_are_their_sum(fitted, tmp_path):
+    transform, adata = fitted
+    counts = in_parts(adata.X)
+    assert counts.nnz > adata.X.nnz and abs(counts - adata.X).max() == 0
+    other, stored = AnnData(counts.copy(), obs=adata.obs, var=adata.var), counts.data.copy()
+    assert np.allclose(transform.transform(other), transform.transform(adata), atol=1e-5)
+    assert np.array_equal(transform.normalise(counts).data, transform.normalise(adata.X).data) if transform.kind == "rna" else True
+    assert np.array_equal(other.X.data, stored) and np.array_equal(counts.data, stored)
+    other.write_h5ad(tmp_path / "parts.h5ad")
+    assert np.allclose(transform.transform(open_modalities(tmp_path / "parts.h5ad")["X"]), transform.transform(adata), atol=1e-5)
+
+
+def test_cell_cycle_of_entries_in_parts():
+    s, g2m = "Mcm5 Pcna Tyms Fen1 Mcm2 Mcm4 Rrm1 Ung Gins2 Mcm6", "Hmgb2 Cdk1 Nusap1 Ube2c Birc5 Tpx2 Top2a Ndc80 Cks2 Nuf2"
+    genes = pd.Index([*s.split(), *g2m.split(), *(f"Gene{i}" for i in range(60))])
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(2.0, (40, len(genes))).astype(np.float32))
+    whole, parts = (AnnData(m, var=pd.DataFrame(index=genes)) for m in (counts, in_parts(counts)))
+    assert np.allclose(cell_cycle_scores(parts, "mouse"), cell_cycle_scores(whole, "mouse"))
 
 
 def test_cells_keep_their_rows_and_their_values(fitted):
@@ -174,7 +209,8 @@ def test_components_without_counts_are_taken_in_silence(recwarn):
 MEMORY = textwrap.dedent("""
     import tracemalloc, numpy as np, scipy.sparse as sp
     from anndata import AnnData
-    from cvqvae.lsi import ATACComponents
+    from cvqvae.ground_truth import cell_cycle_scores
+from cvqvae.lsi import ATACComponents
     rng, per = np.random.default_rng(0), 2000
     columns = np.concatenate([np.sort(rng.choice(25000, per, replace=False)) for _ in range(7000)]).astype(np.int32)
     x = sp.csr_matrix((np.ones(columns.size, np.float32), columns, np.arange(7001, dtype=np.int32) * per), (7000, 25000))
