@@ -82,7 +82,7 @@ def _is_paired(mdata: MuData) -> bool:
 def _kind_of(adata: AnnData, position: int, kinds: Mapping[str, str] | None) -> str:
     return list(kinds)[position] if kinds else modality_kind(adata, f"modality {position + 1}")
 
-
+# %% ../nbs/05_containers.ipynb #28e26e2a
 def _warn_of_kept(mdata: MuData, unpaired: str) -> None:
     "Point at what pairing would have left out of modalities whose components are computed."
     found = []
