@@ -404,7 +404,6 @@ def test_translations_are_scored_in_whatever_form_the_counts_are(cells):
     assert np.allclose(found["value"], sparse["value"], atol=1e-3)
 
 
-
 def test_row_measures_are_those_of_scipy_and_sklearn():
     from scipy.stats import pearsonr
     from sklearn.metrics import roc_auc_score
