@@ -209,8 +209,7 @@ def test_components_without_counts_are_taken_in_silence(recwarn):
 MEMORY = textwrap.dedent("""
     import tracemalloc, numpy as np, scipy.sparse as sp
     from anndata import AnnData
-    from cvqvae.ground_truth import cell_cycle_scores
-from cvqvae.lsi import ATACComponents
+    from cvqvae.lsi import ATACComponents
     rng, per = np.random.default_rng(0), 2000
     columns = np.concatenate([np.sort(rng.choice(25000, per, replace=False)) for _ in range(7000)]).astype(np.int32)
     x = sp.csr_matrix((np.ones(columns.size, np.float32), columns, np.arange(7001, dtype=np.int32) * per), (7000, 25000))
