@@ -183,7 +183,7 @@ def write_stored(
     rows: dict[str, np.ndarray] | None = None,  # per modality, the rows to write, int [n]; None: all
 ) -> Path:  # the same path
     "Write a container, `obsp` excepted, without reading its matrices as a whole; never half a file."
-    path = Path(path)
+    path = Path(path).expanduser()
     partial = path.with_name(f".{path.name}-{os.getpid()}.part")
     try:
         _write_parts(mdata, partial, rows)

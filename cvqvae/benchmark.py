@@ -93,7 +93,7 @@ def run_benchmark(
     if lacks_components(mdata):
         preprocess(mdata, batch_key=plan.batch_key, **PRESETS["default"].preprocessing)
     truth = Truth.from_mudata(mdata, plan.batch_key, plan.labels_key, plan.ignore_labels)
-    comparison = Comparison(mdata, truth, plan, Path(results or Path(out) / "results"))
+    comparison = Comparison(mdata, truth, plan, Path(results or Path(out) / "results").expanduser())
     tables = {}
     for (name, seed), row in comparison.rows(jobs, workers, dask):
         tables[name, seed] = row.assign(method=name, seed=seed)
@@ -247,5 +247,5 @@ def kept_results(
 ) -> dict[str, Result]:  # method -> result; what failed or never ran is left out
     "The kept results of one seed; a method that seeds do not change is kept under the first seed alone."
     plan, identity = Plan(**plan), cells_hash(mdata, Plan(**plan).batch_key)
-    found = {name: load_result(plan.stem(Path(results), identity, name, seed, plan.told(mdata, name))) for name in methods}
+    found = {name: load_result(plan.stem(Path(results).expanduser(), identity, name, seed, plan.told(mdata, name))) for name in methods}
     return {name: result for name, result in found.items() if result is not None}

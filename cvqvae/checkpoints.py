@@ -78,7 +78,7 @@ class Checkpoint(Callback):
         path: str | Path,  # a .safetensors file
         every: int = 10,  # epochs
     ):
-        self.path, self.every = Path(path), every
+        self.path, self.every = Path(path).expanduser(), every
 
     def before_fit(self, trainer: Trainer) -> None:
         self.identity = checkpoint_identity(trainer)
@@ -125,7 +125,7 @@ class ResumeFrom(Callback):
         self,
         path: str | Path,  # written by `Checkpoint`; a missing file starts a fresh run
     ):
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
 
     def before_fit(self, trainer: Trainer) -> None:
         if not self.path.exists():

@@ -289,7 +289,7 @@ def fetch_all(
     trust_first_use: bool = False,  # accept, and remember, files whose checksums nobody knows
 ) -> dict[str, Path]:  # role -> file; raises DataError
     "All files of a public set, from a data folder or by download."
-    cache, known = Path(data_home or pooch.os_cache("cvqvae")) / name, sha256 or {}
+    cache, known = Path(data_home or pooch.os_cache("cvqvae")).expanduser() / name, sha256 or {}
     unknown = set(known) - {remote.name for remote in CATALOGUE[name].files.values()}
     if unknown:
         raise DataError(f"sha256 names {', '.join(sorted(unknown))}, which {name!r} does not consist of.")

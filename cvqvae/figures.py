@@ -212,7 +212,7 @@ def save_figure(
     dpi: int = 150,  # of the PNG, dots per inch
 ) -> list[Path]:  # the PNG and the PDF
     "Write a figure as PNG and PDF, each whole or not at all."
-    path = Path(path)
+    path = Path(path).expanduser()
     stem = path.stem if path.suffix in (".png", ".pdf") else path.name
     path.parent.mkdir(parents=True, exist_ok=True)
     return [_save_one(figure, path.with_name(stem + suffix), dpi) for suffix in (".png", ".pdf")]

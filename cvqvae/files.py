@@ -281,6 +281,7 @@ def write_atomically(
     locks: bool = False,  # `write` locks the file itself, as HDF5 does
 ) -> Path:  # the same path
     "Write under another name beside it, sync, rename; what fails leaves no trace."
+    path = path.expanduser()
     handle, partial = _opened_beside(path)
     held = _held(handle, not locks)
     try:

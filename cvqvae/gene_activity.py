@@ -90,7 +90,7 @@ def read_annotation(
     path,  # str or Path: .gtf or .bed with 6 columns, either may end in .gz
 ) -> pd.DataFrame:  # gene, chromosome, strand (str), start, end (int64, bases, half open), one row per gene
     "Genes and their places; raises `DataError` for a file that is missing, damaged, of another format or without genes."
-    path = Path(path)
+    path = Path(path).expanduser()
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix not in _READERS:
         raise DataError(f"{path.name} is no annotation that can be read: expected .gtf or .bed, or either with .gz.")

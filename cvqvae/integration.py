@@ -70,7 +70,7 @@ class CVQVAE:
         batches = [] if batch_key is None else batch_categories(self.mdata, batch_key)
         transforms = preprocess(self.mdata, batch_key=batch_key, seed=self.settings.training.get("seed", 0), **self.settings.preprocessing)
         widths, leading = widths_of(self.mdata, self.settings.preprocessing.get("n_further", 0))
-        self._build(CellReader(kinds, widths, transforms, batch_key, batches, leading=leading))
+        self._build(CellReader(kinds, widths, transforms, batch_key, batches, leading=leading).remember(self.mdata))
         self.history = pd.DataFrame()
 
     def _configured(self, reader: CellReader) -> ModelConfig:
@@ -117,9 +117,10 @@ def fit(
     progress: bool = True,  # a bar in notebook or terminal
     processes: int = 1,  # that train together: one per GPU, or groups of cores
 ) -> "CVQVAE":
-    """Train on the cells given to the constructor; sets `history`.
+    """Train on the cells given to the constructor, or those that are left of them; sets `history`.
 
-    Calling it again starts afresh; a training that fails changes nothing. Warns where cells seem to be paired wrongly.
+    Calling it again starts afresh; a training that fails changes nothing. Warns where cells seem to be paired wrongly;
+    raises `DataError` where there are cells that were not given.
     """
     if self.mdata is None:
         raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
@@ -129,7 +130,7 @@ def fit(
         training = replace(training, epochs=int(epochs))
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
-    complete, *others = (cells for _, cells in self.reader.groups(self.mdata, fitted=True))  # complete cells come first
+    complete, *others = self.reader.training_groups(self.mdata)
     leading = {name: x[:, :k].numpy() for name, x, k in zip(self.modalities, complete.inputs, self.config.n_outputs)}
     warn_of_wrong_pairs(leading, None if complete.batch is None else complete.batch.argmax(1).numpy())
     trainer = train(CrossVQVAE(self.config), complete, training, (*extra, *callbacks), self.device, others, processes)
@@ -282,8 +283,9 @@ def save(
     arrays |= {f"module.{name}": value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}
     settings = replace(self.settings, training=self.settings.training | {"epochs": self.training.epochs})
     own = {"format": FORMAT, "preset": self.preset_name, "settings": asdict(settings), "history": self.history.to_dict("list")}
-    save_folder(Path(folder), arrays, own | about, overwrite, {"README.md": model_card(own | about)})
-    return Path(folder)
+    folder = Path(folder).expanduser()
+    save_folder(folder, arrays, own | about, overwrite, {"README.md": model_card(own | about)})
+    return folder
 
 # %% ../nbs/05_integration.ipynb #76358901
 @patch(cls_method=True)

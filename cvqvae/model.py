@@ -284,7 +284,7 @@ def consensus_of(
     z = share * sum(w * latents[s].z for s, w in weights.items()) / sum(weights.values())
     z = z + (1 - share) * latents[JOINT].z if JOINT in latents else z
     gaussian = self.config.bottleneck == "gaussian"  # its bottleneck reads a variance, too
-    return Latent(z, z, None, None) if gaussian else self._latent(JOINT, z)
+    return Latent(z, z if JOINT in self.sources else None, None, None) if gaussian else self._latent(JOINT, z)
 
 
 @patch

@@ -38,6 +38,7 @@ class CellReader:
     anchors: dict[str, np.ndarray] = field(default_factory=dict)  # by modality: float32 [m, k]; empty: new batches are not moved
     scales: dict[str, float] = field(default_factory=dict)  # by modality: its factor where neighbours are looked for
     leading: tuple[int, ...] | None = None  # the first components per modality, which decoders write; None: all
+    known: dict[str, tuple[pd.Index, list[np.ndarray]]] = field(default_factory=dict)  # by modality: names of the training cells, their components
 
     def __post_init__(self):
         self.leading = self.widths if self.leading is None else self.leading
@@ -46,25 +47,27 @@ class CellReader:
         self,
         adata: AnnData,  # cells of one modality
         name: str,  # of the modality
-        fitted: bool = False,  # training cells, whose components are in their slot
+        fitted: bool = False,  # training cells, or some of them: as `remember` kept them
     ) -> np.ndarray:  # float32 [n, k]; not a copy where it need not be
         "Components of cells as they are; raises `DataError` where the model was built for others."
-        transform = self.transforms.get(name)
-        place = list(self.kinds).index(name)
-        if transform is None or (fitted and transform.fitted is None):
-            values = _given(adata, name, self.widths[place] - self.leading[place])
+        transform, place = self.transforms.get(name), list(self.kinds).index(name)
+        if fitted and self.knows(adata, name):
+            parts = _rows_by_name(adata.obs_names, *self.known[name])
+        elif transform is None:
+            parts = _given(adata, name, self.widths[place] - self.leading[place])
         else:
-            values = transform.fitted if fitted else transform.transform(adata, further=True)
+            parts = [transform.transform(adata, further=True)]
+        values = np.hstack(parts) if len(parts) > 1 else parts[0]
         if values.shape[1] != self.widths[place]:
             behind = f": {self.leading[place]}, and the others in obsm[{further_slot(self.kinds[name])!r}]" if self.widths[place] > self.leading[place] else ""
             raise DataError(f"{name}: {values.shape[1]} components, but the model was built for {self.widths[place]}{behind}")
         return np.require(values, np.float32, "CW")  # PyTorch warns of arrays that cannot be written to
 
 
-def _given(adata: AnnData, name: str, n_further: int) -> np.ndarray:
-    "Components from their slots, with at most so many further ones."
+def _given(adata: AnnData, name: str, n_further: int) -> list[np.ndarray]:
+    "Components from their slots, the leading ones and at most so many further ones."
     leading = components_of(adata, name)
-    return np.hstack([leading, further_of(adata, name)[:, :n_further]]) if n_further else leading
+    return [leading, further_of(adata, name)[:, :n_further]] if n_further else [leading]
 
 
 def widths_of(
@@ -75,6 +78,38 @@ def widths_of(
     leading = {name: components_of(adata, name).shape[1] for name, adata in mdata.mod.items()}
     behind = {name: min(further_of(adata, name).shape[1], n_further) for name, adata in mdata.mod.items()}
     return tuple(k + behind[name] for name, k in leading.items()), tuple(leading.values())
+
+# %% ../nbs/05_reading.ipynb #4b7d20c6
+@patch
+def remember(
+    self: CellReader,
+    mdata: MuData,  # the training cells, after `preprocess`
+) -> CellReader:  # the same; sets `known`
+    "Keep the components of the training cells, without a copy, under the names of the cells."
+    for place, name in enumerate(self.kinds):
+        computed = getattr(self.transforms.get(name), "fitted", None)
+        parts = _given(mdata[name], name, self.widths[place] - self.leading[place]) if computed is None else [computed]
+        self.known[name] = (mdata[name].obs_names, parts)
+    return self
+
+
+@patch
+def knows(
+    self: CellReader,
+    adata: AnnData,  # cells
+    name: str,  # of their modality
+) -> bool:
+    "Are they among the training cells, all of them, in any order?"
+    names, cells = self.known.get(name, (pd.Index([]), []))[0], adata.obs_names
+    return cells.equals(names) or bool(cells.isin(names).all())
+
+
+def _rows_by_name(cells: pd.Index, names: pd.Index, parts: list[np.ndarray]) -> list[np.ndarray]:
+    "The rows of these cells; all of them in their order are not copied."
+    if cells.equals(names):
+        return parts
+    rows = names.get_indexer(cells)
+    return [part[rows] for part in parts]
 
 # %% ../nbs/05_reading.ipynb #0dc40d0f
 @patch
@@ -103,11 +138,12 @@ def labels_of(
 def groups(
     self: CellReader,
     data: MuData,  # any cells
-    fitted: bool = False,  # the training cells
+    fitted: bool = False,  # the container of the training cells, whatever has become of it
 ) -> list[tuple[np.ndarray, CellData]]:  # per group: rows in the modalities (-1: not there) and in `data`, int64 [n, M + 1]; components
     "Cells by what was measured in them; the complete ones first."
     labels, rows = self.labels_of(data), presence(data, list(self.kinds))
     covariate = self.covariate(labels)
+    fitted = fitted and all(self.knows(data[name], name) for name in self.kinds if name in data.mod)
     by_name = {name: self.components(data[name], name, fitted) for name in self.kinds if name in data.mod}
     if not fitted and self.anchors and labels is not None:
         self._line_up(by_name, rows, labels.to_numpy())
@@ -142,6 +178,21 @@ def _group(self: CellReader, cells: np.ndarray, rows: np.ndarray, by_name: dict[
 def _rows_of(values: np.ndarray, rows: np.ndarray) -> torch.Tensor:
     "Some rows; all of them in their order are not copied."
     return torch.from_numpy(values if np.array_equal(rows, np.arange(len(values))) else values[rows])
+
+# %% ../nbs/05_reading.ipynb #90c2af17
+@patch
+def training_groups(
+    self: CellReader,
+    mdata: MuData,  # the container of the training cells
+) -> list[CellData]:
+    "The training cells by groups, the complete ones first; raises `DataError` where others are among them, or fewer than two are complete."
+    if strange := [name for name in self.kinds if name in mdata.mod and not self.knows(mdata[name], name)]:
+        raise DataError(f"{', '.join(strange)}: cells are here that were not when the model was made: build a new CVQVAE(mdata) to train on them")
+    found = [cells for _, cells in self.groups(mdata, fitted=True)]
+    n = len(found[0]) if found and all(x is not None for x in found[0].inputs) else 0
+    if n < 2:
+        raise DataError(f"{n} of the cells that are left have all of {', '.join(self.kinds)}, at least 2 are needed: build a new CVQVAE with more cells")
+    return found
 
 # %% ../nbs/05_reading.ipynb #79eb90b1
 @patch
@@ -185,7 +236,7 @@ def from_state(
             own, known = arrays_under(arrays, f"transform.{name}."), about["transforms"][name]
             check_transform(name, own, len(known["feature_names"]), first, width - first)
             transforms[name] = COMPONENTS[kind].from_state(own, known)
-    anchors = arrays_under(arrays, "anchors.")
+    anchors = {name: arrays[f"anchors.{name}"].numpy() for name in kinds if f"anchors.{name}" in arrays}
     if any(anchors[name].shape[1:] != (width,) for name, width in zip(kinds, widths) if name in anchors):
         raise DataError("the anchors do not fit the model's components")
     return cls(kinds, widths, transforms, about["batch_key"], about["batches"], anchors, about.get("scales", {}), leading)

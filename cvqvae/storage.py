@@ -69,7 +69,7 @@ def save_folder(
     texts: Mapping[str, str] = {},  # file name -> what else stands beside them
 ) -> None:
     "Write the files into a temporary folder beside the final one, then rename it; raises FileExistsError or OSError, and then changes nothing."
-    folder = folder.absolute()
+    folder = folder.expanduser().absolute()
     _replaceable(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clear(folder)
@@ -222,7 +222,7 @@ def load_weights(
 
 def arrays_under(
     arrays: Mapping[str, Tensor],  # name -> values
-    prefix: str,  # e.g. "anchors."
+    prefix: str,  # e.g. "transform.rna."
 ) -> dict[str, np.ndarray]:
-    "The arrays whose names start with `prefix`, without it."
-    return {name.removeprefix(prefix): value.numpy() for name, value in arrays.items() if name.startswith(prefix)}
+    "The arrays whose names are `prefix` and a last part, without a dot: these parts."
+    return {name[len(prefix) :]: value.numpy() for name, value in arrays.items() if name[: name.rfind(".") + 1] == prefix}

@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -10,14 +11,18 @@ import pandas as pd
 import pytest
 import torch
 from local_data import DATA, needs_data
+from matplotlib.figure import Figure
 from mudata import MuData
 
 from cvqvae.alignment import foscttm
+from cvqvae.backed import write_stored
 from cvqvae.callbacks import Callback
 from cvqvae.cells import DataError
 from cvqvae.configuration import VARIANTS, ModelConfig
 from cvqvae.containers import one_hot
 from cvqvae.datasets import load_dataset, read_mudata
+from cvqvae.figures import save_figure
+from cvqvae.files import write_atomically
 from cvqvae.integration import CVQVAE
 from cvqvae.presets import PRESETS, Preset, resolve_preset
 from cvqvae.simulation import simulate
@@ -328,3 +333,154 @@ def test_what_pairing_would_leave_out_of_a_container_is_told():
     assert model.mdata.n_obs == 117 and not model.transforms["protein"].feature_names.str.startswith("Hash").any()
     with pytest.warns(UserWarning, match="join_modalities"):
         CVQVAE(with_rubbish(), unpaired="keep", **small)
+
+
+def trained(kind="atac", **settings):
+    mdata = simulate(n_cells=240, kind=kind, n_genes=300, n_peaks=400, n_proteins=12, seed=0)
+    return CVQVAE(mdata, **{**SMALL, "epochs": 2, **settings}).fit(progress=False), mdata
+
+
+def filtered(adata):
+    "As `sc.pp.filter_cells` does it: half of the cells, those with most counts, in place."
+    depth = np.asarray(adata.X.sum(1)).ravel()
+    adata._inplace_subset_obs(depth > np.median(depth))
+
+
+@pytest.mark.parametrize("settings", [{}, {"preset": "paper", "n_latent": 16}, {"preset": "paper", "variant": "cvae"}])
+def test_cells_that_are_filtered_in_place_keep_their_rows(settings):
+    model, mdata = trained(**settings)
+    names, before = mdata.obs_names, {name: latent.z.numpy() for name, latent in model.latents().items()}
+    filtered(mdata["rna"])
+    mdata["atac"]._inplace_subset_obs(mdata["rna"].obs_names)
+    mdata.update()
+    after = model.embed().obsm["X_cvqvae"]
+    assert len(after) == mdata.n_obs < len(names) and np.allclose(after, before["joint"][names.get_indexer(mdata.obs_names)], atol=1e-5)
+    for name, adata in mdata.mod.items():
+        assert np.allclose(adata.obsm["X_cvqvae"], before[name][names.get_indexer(adata.obs_names)], atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"preset": "paper", "variant": "cvae"}])
+def test_one_modality_filtered_in_place_keeps_its_rows(settings):
+    model, mdata = trained(**settings)
+    names, before = mdata.obs_names, model.latents()
+    filtered(mdata["rna"])
+    mdata.update()
+    after = model.latents()
+    for name, adata in mdata.mod.items():
+        assert np.allclose(after[name].z, before[name].z[names.get_indexer(adata.obs_names)], atol=1e-5)
+    complete = names.get_indexer(mdata["rna"].obs_names)
+    assert np.allclose(after["joint"].z[mdata.obs_names.get_indexer(names[complete])], before["joint"].z[complete], atol=1e-5)
+
+
+@pytest.mark.parametrize("unpaired", ["drop", "keep"])
+def test_training_after_a_filter_in_place_reads_the_right_rows(unpaired):
+    mdata = simulate(n_cells=240, n_genes=300, n_peaks=400, seed=0)
+    model = CVQVAE(mdata, unpaired=unpaired, epochs=1, **SMALL)
+    names, before = mdata.obs_names, [part.numpy().copy() for part in model.reader.groups(mdata, fitted=True)[0][1].inputs]
+    filtered(mdata["rna"])
+    mdata.update()
+    rows, cells = model.reader.groups(mdata, fitted=True)[0]
+    at = names.get_indexer(mdata.obs_names[rows[:, -1]])
+    assert len(at) == mdata["rna"].n_obs and all(np.array_equal(part, whole[at]) for part, whole in zip(cells.inputs, before))
+    model.fit(progress=False)
+
+
+def test_training_cells_in_another_order_and_with_other_names():
+    model, mdata = trained()
+    before = model.latents()["joint"].z
+    for adata in mdata.mod.values():
+        adata._inplace_subset_obs(adata.obs_names[::-1])
+    mdata.update()
+    names = pd.Index(mdata["rna"].obs_names)
+    assert np.allclose(model.latents()["rna"].z, model.latents(mdata.copy())["rna"].z, atol=1e-3)
+    for adata in mdata.mod.values():
+        adata.obs_names = "new-" + adata.obs_names
+    mdata.update()
+    assert np.allclose(model.latents()["joint"].z, before.flip(0), atol=1e-2)
+    with pytest.raises(DataError, match="rna, atac: .* build a new CVQVAE"):
+        model.fit(progress=False)
+    mdata["rna"].obs_names, mdata["atac"].obs_names = names, names
+    mdata["atac"]._inplace_subset_obs(names[:1])
+    mdata.update()
+    with pytest.raises(DataError, match="1 of the cells that are left have all of rna, atac"):
+        model.fit(progress=False)
+
+
+@pytest.mark.parametrize("kind, settings", [("protein", {}), ("atac", {"preset": "paper", "n_latent": 16})])
+def test_a_model_keeps_its_components_whatever_becomes_of_their_slots(kind, settings):
+    model, mdata = trained(kind, **settings)
+    before = {name: latent.z.clone() for name, latent in model.latents().items()}
+    for name, adata in mdata.mod.items():
+        slot = "X_lsi" if name == "atac" else "X_pca"
+        adata.obsm[slot] = np.random.default_rng(0).normal(size=adata.obsm[slot].shape).astype(np.float32)
+    assert all(torch.equal(latent.z, before[name]) for name, latent in model.latents().items())
+    for adata in mdata.mod.values():
+        for slot in [slot for slot in adata.obsm if slot.startswith(("X_pca", "X_lsi"))]:
+            del adata.obsm[slot]
+    assert all(torch.equal(latent.z, before[name]) for name, latent in model.latents().items())
+    assert torch.equal(model.fit(progress=False).latents()["joint"].z, before["joint"])
+
+
+def test_a_second_model_of_the_same_cells_leaves_the_first_alone():
+    model, mdata = trained(preset="paper", n_latent=16)
+    before = model.latents()
+    CVQVAE(mdata, preset="paper", n_top_genes=100, target_sum=1e4, epochs=1, **SMALL)
+    assert all(torch.equal(latent.z, before[name].z) for name, latent in model.latents().items())
+
+
+def test_components_of_ones_own_are_those_that_the_model_was_made_of():
+    mdata = simulate(n_cells=240, n_genes=300, n_peaks=400, seed=0)
+    own = np.random.default_rng(0).normal(size=(240, 6)).astype(np.float32)
+    mdata["rna"].obsm["X_pca"] = own
+    with pytest.warns(UserWarning, match="used as it is"):
+        model = CVQVAE(mdata, epochs=1, **SMALL).fit(progress=False)
+    before = model.latents()["joint"].z
+    mdata["rna"].obsm["X_pca"] = own[::-1].copy()
+    assert torch.equal(model.latents()["joint"].z, before)
+    kept = mdata.obs_names[::3]
+    for adata in mdata.mod.values():
+        adata._inplace_subset_obs(kept)
+    mdata.update()
+    assert np.allclose(model.latents()["joint"].z, before[::3], atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["paper", "default"])
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_every_variant_embeds_cells_that_lack_a_modality(preset, variant):
+    whole = simulate(n_cells=200, n_genes=200, n_peaks=300, seed=0)
+    pieces = {"rna": whole["rna"][:150].copy(), "atac": whole["atac"][50:].copy()}
+    model = CVQVAE(pieces, preset=preset, variant=variant, unpaired="keep", **{**SMALL, "n_latent": 16}, epochs=1).fit(progress=False)
+    assert all(latent.z.isfinite().all() for latent in model.latents().values())
+    paired = CVQVAE(whole, preset=preset, variant=variant, **{**SMALL, "n_latent": 16}, epochs=1).fit(progress=False)
+    assert np.isfinite(paired.embed(model.mdata.copy()).obsm["X_cvqvae"]).all()
+
+
+def test_a_name_of_a_modality_may_begin_with_another_and_a_dot(tmp_path):
+    cells = simulate(n_cells=200, kind="protein", n_genes=200, n_proteins=30, seed=0)
+    parts = {"adt": cells["protein"][:, :12].copy(), "adt.b": cells["protein"][:, 12:].copy(), "rna": cells["rna"].copy()}
+    kinds = {"adt": "protein", "adt.b": "protein", "rna": "rna"}
+    model = CVQVAE(parts, kinds=kinds, batch_key="batch", epochs=1, **SMALL).fit(progress=False)
+    loaded = CVQVAE.load(model.save(tmp_path / "model"), device="cpu")
+    assert all(set(t.arrays) == set(model.transforms[name].arrays) for name, t in loaded.transforms.items())
+    assert {name: a.shape for name, a in loaded.reader.anchors.items()} == {name: a.shape for name, a in model.reader.anchors.items()}
+    cells = model.mdata.copy()
+    assert torch.equal(loaded.latents(cells)["joint"].z, model.latents(cells)["joint"].z)
+
+
+def test_a_model_is_saved_where_it_is_loaded_from_in_the_home_of_the_user(fitted, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    for folder in (home, here):
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.chdir(here)
+    assert fitted[0].save("~/model") == home / "model"
+    assert CVQVAE.load("~/model", device="cpu").kinds == fitted[0].kinds
+    fitted[0].save("~/model", overwrite=True)
+    CVQVAE(fitted[1].copy(), **SMALL, epochs=1).fit(progress=False, checkpoint="~/kept/run.safetensors")
+    write_stored(fitted[1], "~/cells.h5mu")
+    save_figure(Figure(), "~/figures/one")
+    write_atomically(Path("~/a/b.txt"), lambda path: path.write_text("text"))
+    written = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file() and path.parent.name != "model"}
+    assert written == {"kept/run.safetensors", "cells.h5mu", "figures/one.png", "figures/one.pdf", "a/b.txt"}
+    assert not list(here.iterdir())

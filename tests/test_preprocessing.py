@@ -5,6 +5,7 @@ import sys
 import textwrap
 import warnings
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from cvqvae.components import ProteinComponents, RNAComponents
 from cvqvae.ground_truth import cell_cycle_scores
 from cvqvae.lsi import ATACComponents, depth_correlation
 from cvqvae.normalisation import centred_log_ratio, inverse_frequency, tf_idf
-from cvqvae.preprocessing import COMPONENTS, components_of, preprocess
+from cvqvae.preprocessing import COMPONENTS, MARK, components_of, further_of, preprocess
 from cvqvae.simulation import simulate
 
 FORMS = {
@@ -197,6 +198,34 @@ def test_callers_counts_stay_and_own_components_win():
     assert components_of(mdata["rna"]).shape == (120, 4)
     assert all((before[name] != a.X).nnz == 0 for name, a in mdata.mod.items())
     assert set(preprocess(mdata, n_components=5, recompute=True)) == set(mdata.mod)
+
+
+def test_components_of_the_caller_win_where_an_earlier_call_has_written():
+    mdata = simulate(n_cells=120, n_genes=200, n_peaks=300, seed=1)
+    preprocess(mdata, n_components=5, n_further=3)
+    own = mdata["rna"].obsm["X_pca"] = np.random.default_rng(0).normal(size=(mdata.n_obs, 5)).astype("float32")
+    with pytest.warns(UserWarning, match=r"obsm\['X_pca'\] of 'rna' is used as it is"):
+        assert list(preprocess(mdata, n_components=5, n_further=3)) == ["atac"]
+    assert np.array_equal(mdata["rna"].obsm["X_pca"], own)
+    assert further_of(mdata["rna"]).shape == (mdata.n_obs, 0), "components of before do not stand behind those of the caller"
+    mdata["atac"].obsm["X_lsi"] = np.full((mdata.n_obs, 5), np.nan)
+    with pytest.raises(DataError, match="X_lsi.*NaN"):
+        preprocess(mdata, n_components=5)
+
+
+def test_what_was_written_is_computed_again_in_files_selections_and_other_orders(tmp_path, recwarn):
+    mdata = simulate(n_cells=1500, n_genes=200, n_peaks=300, seed=1)
+    preprocess(mdata, n_components=5, n_further=3)
+    mdata.write(tmp_path / "cells.h5mu")
+    assert set(preprocess(mudata.read_h5mu(tmp_path / "cells.h5mu"), n_components=5)) == set(mdata.mod)
+    for rows in (np.arange(mdata.n_obs)[::-1], np.arange(0, mdata.n_obs, 7), np.random.default_rng(0).permutation(mdata.n_obs)[:40]):
+        assert set(preprocess(mdata[rows].copy(), n_components=5)) == set(mdata.mod)
+    assert not [w for w in recwarn if "used as it is" in str(w.message)]
+    assert all(len(hashes) <= 1000 for a in mdata.mod.values() for hashes in a.uns[MARK]["fingerprints"].values())
+    for adata in mdata.mod.values():  # as releases of before have written it
+        del adata.uns[MARK]["fingerprints"]
+    mdata["rna"].obsm["X_pca"] = mdata["rna"].obsm["X_pca"][:, :2] + 1
+    assert set(preprocess(mdata, n_components=5)) == set(mdata.mod)
 
 
 def test_components_without_counts_are_taken_in_silence(recwarn):
