@@ -112,11 +112,12 @@ def _naming(**sources):
 def own_columns(
     mdata: mudata.MuData,  # changed in place: `obs`
     table: pd.DataFrame,  # the table of the container that its cells come from
-) -> None:
+) -> mudata.MuData:  # the same
     "Columns of a container's own table; those that it repeats of a modality are passed over where they are there."
     for column in table:
         if ":" not in str(column) or str(column).split(":", 1)[1] not in mdata.obs:
             mdata.obs[column] = table[column].reindex(mdata.obs_names)
+    return mdata
 
 
 def read_mudata(

@@ -23,6 +23,7 @@ from .cells import DataError, counts_of, declare_kind
 from .checks import check_groups
 from .datasets import load_dataset, own_columns, read_any, read_checked, read_modalities, read_modality
 from .mosaic import check_complete, groups_of, join_modalities, presence
+from .preprocessing import set_components_aside
 from .presets import PRESETS
 
 # %% ../nbs/09_parameters.ipynb #f938f1cf
@@ -249,7 +250,7 @@ def load_cells(
         raise DataError("--backed is for files: give --mudata, or --rna, --atac and --adt.")
     if len(source) > 2 and report != "integrate":
         raise DataError(f"`cvqvae {report}` compares two modalities, got --{' --'.join(source)}: give two of them; `cvqvae integrate` takes all three.")
-    mdata = _loaded(parameters, source, backed)
+    mdata = set_components_aside(_loaded(parameters, source, backed))
     if len(mdata.mod) > 2 and report != "integrate":
         raise DataError(f"`cvqvae {report}` compares two modalities, got {', '.join(mdata.mod)}. Write a file with two of them, "
                         f"mudata.MuData({{name: cells[name] for name in {list(mdata.mod)[:2]}}}); `cvqvae integrate` takes all.")
@@ -274,8 +275,7 @@ def _mosaic(source: dict) -> MuData:
     "The cells of several files, or of one that holds all, also those that lack a modality."
     if "mudata" in source:
         mdata = read_checked(read_h5mu, source["mudata"], ".h5mu file")
-        joined = join_modalities(dict(mdata.mod))
-        own_columns(joined, mdata.obs)
+        joined = own_columns(join_modalities(dict(mdata.mod)), mdata.obs)
     else:
         joined = join_modalities({KIND_OF_FLAG[name]: declare_kind(read_modality(path), KIND_OF_FLAG[name], path) for name, path in source.items()})
     check_complete(joined)

@@ -6,6 +6,7 @@
 __all__ = ['CellReader', 'widths_of', 'batch_categories', 'set_anchors']
 
 # %% ../nbs/05_reading.ipynb #e27b266a
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,7 +55,7 @@ class CellReader:
         if fitted and self.knows(adata, name):
             parts = _rows_by_name(adata.obs_names, *self.known[name])
         elif transform is None:
-            parts = _given(adata, name, self.widths[place] - self.leading[place])
+            parts = _brought(adata, name, COMPONENTS[self.kinds[name]].slot, self.widths[place] - self.leading[place])
         else:
             parts = [transform.transform(adata, further=True)]
         values = np.hstack(parts) if len(parts) > 1 else parts[0]
@@ -62,6 +63,15 @@ class CellReader:
             behind = f": {self.leading[place]}, and the others in obsm[{further_slot(self.kinds[name])!r}]" if self.widths[place] > self.leading[place] else ""
             raise DataError(f"{name}: {values.shape[1]} components, but the model was built for {self.widths[place]}{behind}")
         return np.require(values, np.float32, "CW")  # PyTorch warns of arrays that cannot be written to
+
+# %% ../nbs/05_reading.ipynb #3e01c00c
+def _brought(adata: AnnData, name: str, slot: str, n_further: int) -> list[np.ndarray]:
+    "Components of new cells for a model that cannot compute them; warns, or raises `DataError`."
+    made = f"the model was made of components of {name!r} that were brought along, and cannot compute them for other cells"
+    if slot not in adata.obsm:
+        raise DataError(f"{made}: give obsm[{slot!r}] on the very same axes, or train a model from counts, which needs nothing but counts of new cells.")
+    warnings.warn(f"{made}: obsm[{slot!r}] is taken as it is, and means something only if it is on the very same axes.", stacklevel=4)
+    return _given(adata, name, n_further)
 
 
 def _given(adata: AnnData, name: str, n_further: int) -> list[np.ndarray]:

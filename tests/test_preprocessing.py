@@ -19,8 +19,10 @@ from cvqvae.baselines import only_components
 from cvqvae.cells import DataError
 from cvqvae.components import ProteinComponents, RNAComponents
 from cvqvae.ground_truth import cell_cycle_scores
+from cvqvae.integration import CVQVAE
 from cvqvae.lsi import ATACComponents, depth_correlation
 from cvqvae.normalisation import centred_log_ratio, inverse_frequency, tf_idf
+from cvqvae.parameters import Parameters, load_cells
 from cvqvae.preprocessing import COMPONENTS, MARK, components_of, further_of, preprocess
 from cvqvae.simulation import simulate
 
@@ -226,6 +228,32 @@ def test_what_was_written_is_computed_again_in_files_selections_and_other_orders
         del adata.uns[MARK]["fingerprints"]
     mdata["rna"].obsm["X_pca"] = mdata["rna"].obsm["X_pca"][:, :2] + 1
     assert set(preprocess(mdata, n_components=5)) == set(mdata.mod)
+
+
+def test_a_file_s_components_make_way_for_those_of_its_counts(tmp_path):
+    mdata = simulate(n_cells=120, n_genes=200, n_peaks=300, seed=1)
+    own = np.random.default_rng(0).normal(size=(mdata.n_obs, 4)).astype("float32")
+    mdata["rna"].obsm["X_pca"] = own
+    paths = {name: str(tmp_path / f"{name}.h5ad") for name in mdata.mod}
+    for name, path in paths.items():
+        mdata[name].write(path)
+    with pytest.warns(UserWarning, match=r"obsm\['X_pca'\] of 'rna' \(kept as X_pca_given\) came with the cells and is set aside"):
+        read = load_cells(Parameters(**paths))
+    assert np.array_equal(read["rna"].obsm["X_pca_given"], own) and "X_pca" not in read["rna"].obsm
+    assert set(preprocess(read, n_components=5)) == set(mdata.mod)
+
+
+def test_a_model_of_components_says_what_new_ones_are_worth():
+    mdata = simulate(n_cells=120, n_genes=200, n_peaks=300, seed=1)
+    mdata["rna"].obsm["X_pca"] = np.random.default_rng(0).normal(size=(mdata.n_obs, 4)).astype("float32")
+    with pytest.warns(UserWarning, match="used as it is"):
+        model = CVQVAE(mdata, hidden=(8,), n_latent=4, n_codes=8, n_components=5, device="cpu").fit(1, progress=False)
+    new = simulate(n_cells=30, n_genes=200, n_peaks=300, seed=1)
+    with pytest.raises(DataError, match="cannot compute them for other cells: give obsm"):
+        model.latents(new)
+    new["rna"].obsm["X_pca"] = np.eye(new.n_obs, 4, dtype="float32")
+    with pytest.warns(UserWarning, match="means something only if it is on the very same axes"):
+        assert len(model.latents(new)["joint"].z) == new.n_obs
 
 
 def test_components_without_counts_are_taken_in_silence(recwarn):
