@@ -39,7 +39,7 @@ def read_for(
         if len(alike := [name for name, kind in model.kinds.items() if kind == KIND_OF_FLAG[flag]]) > 1:
             raise DataError(f"--{flag}: this model has {' and '.join(alike)} of that kind; embed such cells in Python, by name")
     parts = {names[KIND_OF_FLAG[flag]]: declare_kind(read_modality(path), KIND_OF_FLAG[flag], path) for flag, path in files.items()}
-    return MuData(parts) if len(parts) == 1 else join_modalities(parts, features="keep")
+    return join_modalities(parts, least_paired=0 if len(parts) == 1 else 2, features="keep")
 
 
 def read_reference(

@@ -87,7 +87,8 @@ def _detected_part(adata: AnnData, name: str, empty: str) -> AnnData:
         raise DataError(f"{name!r} has no cell with a count")
     if cells.all() and features.all():
         return adata
-    warnings.warn(f"{name!r}: dropped {(~cells).sum()} cells and {(~features).sum()} features without a count", stacklevel=3)
+    gone = [f"{(~kept).sum():,} {what}" for what, kept in (("cells", cells), ("features", features)) if not kept.all()]
+    warnings.warn(f"{name!r}: dropped {' and '.join(gone)} without a count", stacklevel=3)
     return adata[cells, features].copy()
 
 # %% ../nbs/00_mosaic.ipynb #22b49386

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
 import torch
 from anndata import AnnData, read_h5ad, read_zarr
 from hypothesis import given
@@ -526,6 +527,36 @@ def test_translate_writes_features_by_name(folder, fitted, cells):
     assert list(predicted.var_names) == wanted and predicted.n_obs == 100
     np.testing.assert_allclose(predicted.X, fitted.translate(cells[200:]["rna"].copy(), "atac", features=wanted).X, atol=1e-5)
     assert predicted.uns["cvqvae_translation"]["values"] == "log1p of TF-IDF per 10,000" and set(predicted.var["feature_types"]) == {"Peaks"}
+
+
+@pytest.fixture
+def with_zeros(cells, tmp_path):
+    "A file of cells, of which the first five have no count."
+    new = cells["rna"][200:].copy()
+    new.X = sp.vstack([sp.csr_matrix((5, new.n_vars), dtype=np.float32), new.X[5:]]).tocsr()
+    new.write(tmp_path / "zeros.h5ad")
+    return tmp_path / "zeros.h5ad", new
+
+
+def test_cells_without_a_count_get_no_type_and_no_prediction(folder, with_zeros, capsys):
+    path, new = with_zeros
+    known = ["--reference", folder / "integrated.h5mu", "--labels", "cell_type"]
+    for command, more, out in (("map", known, "mapped.h5mu"), ("translate", ["--to", "atac"], "peaks.h5ad")):
+        flags = ["--model", folder / "model", "--rna", path, *more, "--out", path.parent / out]
+        assert main([command, *map(str, flags)]) == 0
+        assert "'rna': dropped 5 cells without a count" in capsys.readouterr().err
+    assert list(mudata.read(path.parent / "mapped.h5mu").obs_names) == list(new.obs_names[5:])
+    assert list(read_h5ad(path.parent / "peaks.h5ad").obs_names) == list(new.obs_names[5:])
+
+
+def test_python_says_what_rows_of_cells_without_a_count_are_worth(fitted, cells, with_zeros, recwarn):
+    _, new = with_zeros
+    for call in (fitted.embed, fitted.latents, lambda data: fitted.translate(data, "atac")):
+        with pytest.warns(UserWarning, match="5 of 100 cells in 'rna' have no count.*Leave them out"):
+            call(new.copy())
+    recwarn.clear()
+    fitted.embed(cells[200:]["rna"].copy())
+    assert not [w for w in recwarn if "no count" in str(w.message)]
 
 
 def test_two_modalities_of_one_kind_are_not_mixed_up(tmp_path, cells):
