@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'is_region', 'is_gene', 'is_antibody', 'check_names', 'without_genome', 'shown_names', 'asked_names',
-           'meant_by', 'hashtags', 'spelling_advice', 'doubt_pairing', 'other_format']
+           'meant_by', 'hashtags', 'spelling_advice', 'doubt_pairing', 'without_type', 'other_format']
 
 # %% ../nbs/00_names.ipynb #b1529296
 import re
@@ -173,6 +173,17 @@ def doubt_pairing(
         return (f"Only {shared:,} of {smaller:,} cell names are in both files. Barcodes of different samples coincide by chance: make sure that both "
                 "files are of the same samples, spelled alike.")
     return ""
+
+# %% ../nbs/00_names.ipynb #a7c0ffe1
+_NO_TYPE = ["unknown", "unassigned", "na", "nan", "none", "<na>", ""]
+
+
+def without_type(
+    labels: Iterable,  # cell types, [n]
+) -> np.ndarray:  # bool [n], True where there is none
+    "Which labels are missing, or say that the type is not known."
+    texts = pd.Series(list(labels), dtype=object)
+    return (texts.isna() | texts.astype(str).str.strip().str.lower().isin(_NO_TYPE)).to_numpy()
 
 # %% ../nbs/00_names.ipynb #75a9926d
 _MTX = "it is a 10x folder or a part of one: give the .h5 file that Cell Ranger writes beside it as --mudata, or make one file of it, " \

@@ -394,6 +394,28 @@ def test_labels_must_fit_the_cells():
         LabelTransfer().fit(np.zeros((4, 2)), pd.Series(["a", "b", "a"]))
 
 
+@pytest.mark.parametrize("gap", ["Unknown", "unknown ", "unassigned", "NA", "nan", "", np.nan, None])
+def test_a_reference_cell_whose_type_is_not_known_has_no_vote(gap):
+    z = np.random.default_rng(0).normal(size=(90, 2))
+    labels = pd.Series(["a", gap, gap] * 30, dtype=object)  # the commonest
+    labels[3] = "b"
+    transfer, some = LabelTransfer().fit(z, labels.astype("category")), labels.isin(["a", "b"]).to_numpy()
+    expected = LabelTransfer().fit(z[some], labels[some])
+    pd.testing.assert_frame_equal(transfer.predict(z), expected.predict(z))
+    pd.testing.assert_frame_equal(transfer.calibrate(z, labels).predict(z), expected.calibrate(z[some], labels[some]).predict(z))
+    with pytest.raises(DataError, match="0 labels for 90"):
+        LabelTransfer().fit(z, [gap] * 90)
+
+
+def test_a_cell_without_a_place_is_unknown():
+    z = np.random.default_rng(0).normal(size=(20, 2))
+    transfer, index = LabelTransfer().fit(z, ["a", "b"] * 10), pd.Index(list("xyz"))
+    with pytest.warns(UserWarning, match="1 of 3 cells have no place"):
+        found = transfer.predict(np.vstack([z[:1], [[np.nan, 0]], z[1:2]]), index)
+    assert found["label"].isna().tolist() == [False, True, False] and found["unknown"]["y"] and np.isnan(found["confidence"]["y"])
+    pd.testing.assert_frame_equal(found.iloc[[0, 2]], transfer.predict(z[:2], index[[0, 2]]))
+
+
 # translation scores ------------------------------------------------------------------------------------------------------------------
 
 
