@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'is_region', 'is_gene', 'is_antibody', 'check_names', 'without_genome', 'shown_names', 'asked_names',
-           'meant_by', 'hashtags', 'spelling_advice', 'doubt_pairing', 'without_type', 'other_format']
+           'meant_by', 'hashtags', 'spelling_advice', 'doubt_pairing', 'without_type', 'is_10x_folder', 'other_format']
 
 # %% ../nbs/00_names.ipynb #b1529296
 import re
@@ -186,8 +186,8 @@ def without_type(
     return (texts.isna() | texts.astype(str).str.strip().str.lower().isin(_NO_TYPE)).to_numpy()
 
 # %% ../nbs/00_names.ipynb #75a9926d
-_MTX = "it is a 10x folder or a part of one: give the .h5 file that Cell Ranger writes beside it as --mudata, or make one file of it, " \
-       "scanpy.read_10x_mtx(FOLDER, gex_only=False).write_h5ad('cells.h5ad'), and give that as --mudata"
+_MTX = "it is a 10x folder or a part of one: make a file of one modality, scanpy.read_10x_mtx(FOLDER, gex_only=False).write_h5ad('cells.h5ad'); " \
+       "a folder with several kinds of measurement is given as it is, as --mudata"
 _CONVERTED = {
     ".mtx": _MTX, ".rds": "it is of R: save the counts from there, zellkonverter::writeH5AD(as.SingleCellExperiment(x), 'cells.h5ad')",
     ".h5seurat": "it is of SeuratDisk: convert it in R, SeuratDisk::Convert('FILE', dest = 'h5ad')",
@@ -196,13 +196,20 @@ _CONVERTED = {
 }
 
 
+def is_10x_folder(
+    path: str | Path,  # anything
+) -> bool:  # True where it is a folder that holds a matrix in 10x's manner
+    "Did Cell Ranger write this folder?"
+    return Path(path).expanduser().is_dir() and any(Path(path).expanduser().glob("*matrix.mtx*"))
+
+
 def other_format(
     path: str | Path,  # a file or a folder that is no .h5ad, .h5mu or 10x .h5
 ) -> str:  # what it is and how to convert it, or nothing
     "How to turn a file of another format into one that can be read."
     path = Path(path)
     if path.is_dir():
-        return _MTX if any(path.glob("*matrix.mtx*")) else ""
+        return _MTX if is_10x_folder(path) else ""
     name = path.name.lower().removesuffix(".gz")
     if name in ("features.tsv", "genes.tsv", "barcodes.tsv"):
         return _MTX
