@@ -140,7 +140,8 @@ def split_kinds(
     "Split one matrix by what its features measure, and pair the parts; raises DataError."
     modalities = _apart(adata)
     if len(modalities) < 2:
-        raise DataError(f"Two kinds of feature are needed, found only {', '.join(adata.var['feature_types'].astype(str).unique())}: was the file made with one assay?")
+        only = ", ".join(adata.var["feature_types"].astype(str).unique())
+        raise DataError(f"Two kinds of feature are needed, found only {only}: was the file made with one assay?")
     return pair_modalities(modalities)
 
 

@@ -126,7 +126,7 @@ def predict(
     z: np.ndarray,  # embedding of new cells in the same space, float [m, d]; rows with NaN are of cells that were not measured
     index: pd.Index | None = None,  # their names
 ) -> pd.DataFrame:  # label, confidence (0 to 1), distance (1: the limit of novelty), unknown (bool)
-    'Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it. Rows with NaN have no label, and are counted in a warning.'
+    'Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it. Warns of rows with NaN, which have no label.'
     z = np.asarray(z)
     placed = np.isfinite(z).all(1)
     distances, neighbors = self.search_.kneighbors(np.where(placed[:, None], z, 0))

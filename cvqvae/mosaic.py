@@ -15,7 +15,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import axis_sums
-from .cells import DataError, check_pairing, counts_of, declare_kind, kinds_of, without_hashtags
+from .cells import DataError, check_pairing, counts_of, declare_kind, kinds_of, turned_advice, without_hashtags
 from .checks import check_modality
 from .names import spelling_advice
 
@@ -74,7 +74,7 @@ def join_modalities(
     if paired < least_paired:
         advice = next(filter(None, (spelling_advice(a.obs_names, b.obs_names) for a, b in combinations(joined.values(), 2))), "")
         raise DataError(f"{paired} cells have two modalities, at least {least_paired} are needed: cells are matched by obs_names, "
-                        f"so make the spellings agree.{advice}")
+                        f"so make the spellings agree.{advice or turned_advice(joined)}")
     return mdata
 
 
