@@ -75,7 +75,7 @@ def _known_parts(model: CVQVAE, whole: MuData, to: str | None) -> dict[str, AnnD
         warnings.warn(f"left out of the file: {', '.join(others)}; read: {', '.join(found)}", stacklevel=3)
     return found
 
-
+# %% ../nbs/09_apply.ipynb #13e87f70
 def read_reference(
     path: str,  # integrated.h5mu of a run
     labels: str,  # column of `obs`

@@ -87,7 +87,7 @@ def _positions(self: Components, adata: AnnData) -> np.ndarray:
     if missing > len(positions) / 2:
         called = f"called like {str(self.feature_names[0])!r} in the model and like {str(adata.var_names[0])!r} here"
         here = f"only {len(positions) - missing} of the {len(positions)} {self.kind} features of the model are here"
-        turned = adata.obs_names.isin(self.feature_names).mean() > 0.5
+        turned = self.feature_names.isin(adata.obs_names).mean() > 0.5
         why = "the cells stand in the columns, transpose them (adata.T)" if turned else "is this the same assay and genome? Other names in a column of " \
               "var become the features' with adata.var_names = adata.var['COLUMN']"
         raise DataError(f"{here}, {called}: {why}")
