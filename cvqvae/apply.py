@@ -8,6 +8,7 @@ __all__ = ['read_for', 'read_reference', 'new_file', 'check_reference', 'map_fil
 
 # %% ../nbs/09_apply.ipynb #0050e7a6
 import argparse
+import warnings
 from pathlib import Path
 
 import mudata
@@ -16,32 +17,65 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from .cells import DataError, declare_kind
-from .datasets import read_checked, read_modality
+from .cells import DataError, declare_kind, kinds_of
+from .datasets import own_columns, read_checked, read_modality, read_parts
 from .files import probe_once, write_atomically
 from .integration import CVQVAE
 from .labels import LabelTransfer
 from .mosaic import join_modalities, presence
+from .names import matched_names
 from .parameters import KIND_OF_FLAG, names_of
 
 # %% ../nbs/09_apply.ipynb #13e87f6e
 def read_for(
     model: CVQVAE,  # trained
-    files: dict[str, str],  # flag ("rna", "atac", "adt") -> .h5ad file with raw counts
+    files: dict[str, str],  # flag ("rna", "atac", "adt") -> .h5ad file with raw counts, or "mudata" -> one file with all
+    to: str | None = None,  # modality that is to be predicted: left out of a file that holds others, too
 ) -> MuData:  # modalities named as in the model; raises DataError
-    "New cells, of one modality or of several."
-    names = {kind: name for name, kind in model.kinds.items()}
+    "New cells, of one modality or of several; those without a count are left out, and a warning counts them."
     if not files:
-        raise DataError("no cells: give --rna, --atac or --adt with a .h5ad file")
-    if unknown := [flag for flag in files if KIND_OF_FLAG[flag] not in names]:
-        raise DataError(f"--{unknown[0]}: this model knows {', '.join(model.kinds.values())}")
-    for flag in files:
-        if len(alike := [name for name, kind in model.kinds.items() if kind == KIND_OF_FLAG[flag]]) > 1:
-            raise DataError(f"--{flag}: this model has {' and '.join(alike)} of that kind; embed such cells in Python, by name")
-    parts = {names[KIND_OF_FLAG[flag]]: declare_kind(read_modality(path), KIND_OF_FLAG[flag], path) for flag, path in files.items()}
-    return MuData(parts) if len(parts) == 1 else join_modalities(parts, features="keep")
+        raise DataError("no cells: give --rna, --atac or --adt with a .h5ad file, or --mudata with a file that holds several")
+    if "mudata" not in files:
+        names = {flag: _name_of(model, KIND_OF_FLAG[flag], f"--{flag}") for flag in files}
+        parts = {names[flag]: declare_kind(read_modality(path), KIND_OF_FLAG[flag], path) for flag, path in files.items()}
+        return join_modalities(parts, least_paired=0 if len(parts) == 1 else 2, features="keep")
+    if len(files) > 1:
+        raise DataError(f"--{' and --'.join(files)} exclude each other: give a file for each modality, or --mudata")
+    whole = read_parts(files["mudata"])
+    cells = join_modalities(_known_parts(model, whole, to), least_paired=0, features="keep")
+    own_columns(cells, whole.obs)
+    return cells
 
 
+def _name_of(model: CVQVAE, kind: str, asked: str) -> str:
+    "The model's only modality of a kind."
+    alike = [name for name in model.kinds if model.kinds[name] == kind]
+    if not alike:
+        raise DataError(f"{asked}: this model knows {', '.join(model.kinds.values())}")
+    if len(alike) > 1:
+        raise DataError(f"{asked}: this model has {' and '.join(alike)} of that kind; embed such cells in Python, by name")
+    return alike[0]
+
+
+def _known_parts(model: CVQVAE, whole: MuData, to: str | None) -> dict[str, AnnData]:
+    "The modalities of one file that the model reads, under its names."
+    kinds, found, others = kinds_of(whole.mod), {}, []
+    for name, kind in kinds.items():
+        own = name if model.kinds.get(name) == kind else _name_of(model, kind, repr(name)) if kind in model.kinds.values() else None
+        if own in found:
+            raise DataError(f"{name!r} is {kind}, and so is another modality of the file: give a file with one of them")
+        if own is None or (own == to and len(kinds) > 1):
+            others.append(name)
+        else:
+            found[own] = declare_kind(whole[name], kind, name)
+    if not found:
+        raise DataError(f"the file holds {', '.join(kinds.values())}; this model {'predicts ' + to + ' from' if to else 'knows'} "
+                        f"{', '.join(kind for name, kind in model.kinds.items() if name != to)}")
+    if others:
+        warnings.warn(f"left out of the file: {', '.join(others)}; read: {', '.join(found)}", stacklevel=3)
+    return found
+
+# %% ../nbs/09_apply.ipynb #13e87f70
 def read_reference(
     path: str,  # integrated.h5mu of a run
     labels: str,  # column of `obs`
@@ -102,7 +136,7 @@ def _differ(first: np.ndarray, second: np.ndarray, limit: float) -> bool:
 # %% ../nbs/09_apply.ipynb #8b617d24
 def map_files(
     model: str | Path,  # folder of a saved model
-    files: dict[str, str],  # flag -> .h5ad file
+    files: dict[str, str],  # flag -> .h5ad file, or "mudata" -> one file with all
     out: str | Path,  # .h5mu to be written
     reference: str | None = None,  # integrated.h5mu with cell types
     labels: str | None = None,  # column of the reference's `obs`
@@ -118,12 +152,20 @@ def map_files(
     if known:
         check_reference(fitted, known[0], reference)
     cells = read_for(fitted, files)
-    report = fitted.reader.match(cells)
+    report = fitted.reader.match(_as_called(fitted, cells))
     fitted.embed(cells)
     if known:
         write_labels(cells, *known)
     write_atomically(path, dense_proteins(cells).write, locks=True)
     return report
+
+
+def _as_called(model: CVQVAE, cells: MuData) -> MuData:
+    "The features under the names by which the model finds them, without counts."
+    names = {name: matched_names(transform.feature_names, cells[name].var)[0] for name, transform in model.transforms.items() if name in cells.mod}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a protein may be called as its gene
+        return MuData({name: AnnData(obs=cells[name].obs[[]], var=pd.DataFrame(index=found)) for name, found in names.items()})
 
 
 def _probe(*paths: str | None) -> None:
@@ -150,7 +192,7 @@ def write_labels(
 # %% ../nbs/09_apply.ipynb #ebcdd6a3
 def translate_files(
     model: str | Path,  # folder of a saved model
-    files: dict[str, str],  # flag -> .h5ad file, of one modality or of several others
+    files: dict[str, str],  # flag -> .h5ad file, of one modality or of several others, or "mudata" -> one file with all
     to: str,  # modality to predict, as the model calls it, or its flag
     out: str | Path,  # .h5ad to be written
     features: list[str] | None = None,  # names or symbols; None: all
@@ -158,9 +200,9 @@ def translate_files(
     "Predict a modality of new cells from what was measured in them: normalised values, float32. Raises `DataError`."
     path, fitted = new_file(out, ".h5ad"), CVQVAE.load(model)
     _probe(*files.values())
-    cells = read_for(fitted, files)
     names = {kind: name for name, kind in fitted.kinds.items()}
     target = to if to in fitted.modalities else names.get(KIND_OF_FLAG.get(to, ""), to)
+    cells = read_for(fitted, files, target)
     predicted = fitted.translate(cells, target, features=features)
     write_atomically(path, predicted.write_h5ad, locks=True)
     return predicted
@@ -173,6 +215,7 @@ _ABOUT = {
 _EXAMPLES = {
     "map": """examples:
   cvqvae map --model my-run/model --rna new.h5ad --out mapped.h5mu
+  cvqvae map --model my-run/model --mudata filtered_feature_bc_matrix.h5 --out mapped.h5mu
   cvqvae map --model my-run/model --rna new.h5ad --reference my-run/integrated.h5mu --labels cell_type --out mapped.h5mu""",
     "translate": """examples:
   cvqvae translate --model my-run/model --rna new.h5ad --to atac --out predicted.h5ad
@@ -191,6 +234,7 @@ def add_apply_commands(
         one.add_argument("--model", required=True, metavar="FOLDER", help="a saved model, e.g. my-run/model")
         for flag, kind in KIND_OF_FLAG.items():
             one.add_argument(f"--{flag}", metavar="FILE", help=f"new cells, {kind}: raw counts, cells x features (.h5ad)")
+        one.add_argument("--mudata", metavar="FILE", help="new cells with several measurements in one file (.h5mu, or a 10x .h5 or folder)")
         one.add_argument("--out", required=True, metavar="FILE", help="what is written: .h5mu of map, .h5ad of translate; must not exist yet")
     for flag, text in {"--reference": "the integrated.h5mu of the model's run", "--labels": "column of its obs with cell types"}.items():
         commands.choices["map"].add_argument(flag, metavar="FILE" if flag == "--reference" else "COLUMN", help=text)
@@ -202,7 +246,7 @@ def run_apply(
     flags: argparse.Namespace,  # of `map` or `translate`
 ) -> str:  # what to tell the user
     "Do what the flags say."
-    files = {flag: getattr(flags, flag) for flag in KIND_OF_FLAG if getattr(flags, flag)}
+    files = {flag: getattr(flags, flag) for flag in ("mudata", *KIND_OF_FLAG) if getattr(flags, flag)}
     if flags.analysis == "map":
         report = map_files(flags.model, files, flags.out, flags.reference, flags.labels)
         return f"{report.to_string()}\n\nThe mapped cells: {flags.out}"

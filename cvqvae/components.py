@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from .backed import is_stored, room_for, row_blocks
 from .cells import DataError, counts_of
-from .names import shown_names
+from .names import matched_names, shown_names
 from .normalisation import centred_log_ratio, log_normalised
 from .streaming import add_moments, covariance, mean_variance, principal_axes, variable_genes
 
@@ -81,12 +81,19 @@ class Components:
 # %% ../nbs/01_components.ipynb #d2fb2173
 @patch
 def _positions(self: Components, adata: AnnData) -> np.ndarray:
-    positions = adata.var_names.get_indexer(self.feature_names)
+    names, where = matched_names(self.feature_names, adata.var)
+    positions = names.get_indexer(self.feature_names)
     missing = (positions < 0).sum()
     if missing > len(positions) / 2:
         called = f"called like {str(self.feature_names[0])!r} in the model and like {str(adata.var_names[0])!r} here"
         here = f"only {len(positions) - missing} of the {len(positions)} {self.kind} features of the model are here"
-        raise DataError(f"{here}, {called}: is this the same assay and genome?")
+        turned = self.feature_names.isin(adata.obs_names).mean() > 0.5
+        why = "the cells stand in the columns, transpose them (adata.T)" if turned else "is this the same assay and genome? Other names in a column of " \
+              "var become the features' with adata.var_names = adata.var['COLUMN']"
+        raise DataError(f"{here}, {called}: {why}")
+    if where:
+        warnings.warn(f"{self.kind} features are matched by {where}: they are called like {str(adata.var_names[0])!r} here and like "
+                      f"{str(self.feature_names[0])!r} in the model", stacklevel=3)
     if missing:
         warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}", stacklevel=3)
     return positions

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['logger', 'LOCAL', 'read_checked', 'read_modality', 'read_pair', 'read_modalities', 'own_columns', 'read_mudata',
-           'split_kinds', 'read_10x', 'data_folders', 'list_datasets', 'load_dataset', 'read_any', 'KINDS', 'DataError',
-           'check_file', 'check_names', 'counts_of', 'declare_kind', 'modality_kind', 'pair_modalities', 'shared_cells',
-           'simulate', 'read_backed', 'write_paired']
+           'split_kinds', 'read_10x', 'data_folders', 'list_datasets', 'load_dataset', 'read_any', 'read_parts',
+           'KINDS', 'DataError', 'check_file', 'check_names', 'counts_of', 'declare_kind', 'modality_kind',
+           'pair_modalities', 'shared_cells', 'simulate', 'read_backed', 'write_paired']
 
 # %% ../nbs/00_datasets.ipynb #5cc35448
 import logging
@@ -24,8 +24,8 @@ from .cells import KINDS, DataError, check_names, counts_of, declare_kind, modal
 from .checks import check_sparse
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
-from .names import other_format
-from .public import CONVERTERS
+from .names import is_10x_folder, other_format
+from .public import CONVERTERS, read_10x_folder
 from .simulation import simulate
 from .stored import open_checked, read_backed, write_paired
 
@@ -44,10 +44,10 @@ def read_checked(
     path = check_file(path)
     with h5py.File(path, "r") as file:
         if what == ".h5ad file" and "mod" in file and "X" not in file:
-            raise DataError(f"{path} holds several modalities (.h5mu): read it with read_mudata, or give it to a report as --mudata. "
+            raise DataError(f"{path} holds several modalities (.h5mu): read it with read_mudata, or give it to the command as --mudata. "
                             "Here one modality is needed, in a .h5ad file of its own.")
         if what == ".h5ad file" and "matrix/barcodes" in file:
-            raise DataError(f"{path} is a 10x feature-barcode matrix: give a file with both modalities alone, as --mudata; one with a single modality "
+            raise DataError(f"{path} is a 10x feature-barcode matrix: give a file with all modalities alone, as --mudata; one with a single modality "
                             "is turned into an .h5ad by scanpy.read_10x_h5(path, gex_only=False).write_h5ad(...).")
     try:
         found = reader(path)
@@ -139,26 +139,37 @@ def split_kinds(
     adata: ad.AnnData,  # features of several kinds, told apart by var["feature_types"]
 ) -> mudata.MuData:  # one modality per kind, named "rna", "atac", "protein"
     "Split one matrix by what its features measure, and pair the parts; raises DataError."
+    modalities = _apart(adata)
+    if len(modalities) < 2:
+        only = ", ".join(adata.var["feature_types"].astype(str).unique())
+        raise DataError(f"Two kinds of feature are needed, found only {only}: was the file made with one assay?")
+    return pair_modalities(modalities)
+
+
+def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
+    "The kinds of feature of one matrix, by name."
     if "feature_types" not in adata.var:
         raise DataError("var['feature_types'] is missing: this matrix does not say which features are genes, peaks or antibodies.")
     types = adata.var["feature_types"].astype(str)
     if (left := ~types.isin(KINDS.values())).any():
         warnings.warn(f"Left out: {left.sum():,} features of the type {', '.join(types[left].unique())}, such as {adata.var_names[left][0]!r}.", stacklevel=2)
     present = {name: long for name, long in KINDS.items() if (types == long).any()}
-    if len(present) < 2:
-        raise DataError(f"Two kinds of feature are needed, found only {', '.join(types.unique())}: was the file made with one assay?")
     modalities = {}
     for name, long in present.items():
         modalities[name] = adata[:, (types == long).to_numpy()].copy()
         modalities[name].var_names_make_unique()
-    return pair_modalities(modalities)
+    return modalities
 
 
 def read_10x(
-    path: str | Path,  # a feature-barcode matrix written by Cell Ranger, .h5
+    path: str | Path,  # a feature-barcode matrix written by Cell Ranger, .h5 or a folder
 ) -> mudata.MuData:  # "rna" with "atac" or "protein"
     "Read a 10x Multiome or CITE-seq matrix; raises DataError."
-    return split_kinds(read_checked(_open_10x, path, "10x feature-barcode matrix"))
+    return split_kinds(_whole_10x(path))
+
+
+def _whole_10x(path: str | Path) -> ad.AnnData:
+    return read_10x_folder(path) if is_10x_folder(path) else read_checked(_open_10x, path, "10x feature-barcode matrix")
 
 
 def _open_10x(
@@ -243,7 +254,7 @@ def load_dataset(
 
 # %% ../nbs/00_datasets.ipynb #16c1d83b
 def read_any(
-    source: str | Path | mudata.MuData,  # a .h5mu, a 10x .h5, a .h5ad that stacks two kinds, a MuData, or a name of `list_datasets()`
+    source: str | Path | mudata.MuData,  # a .h5mu, a 10x .h5 or folder, a .h5ad that stacks two kinds, a MuData, or a name of `list_datasets()`
     kinds: dict[str, str] | None = None,  # for MuData: modality name -> kind; None: as declared
     backed: bool = False,  # leave the counts of a .h5mu or a zarr folder on disk
 ) -> mudata.MuData:  # paired cells
@@ -254,11 +265,28 @@ def read_any(
         return read_mudata(source, kinds)
     if str(source) in list_datasets().index:
         return load_dataset(str(source))
-    readers = {".h5mu": lambda path: read_mudata(path, kinds), ".h5": read_10x, ".h5ad": lambda path: split_kinds(read_modality(path))}
-    suffix = Path(source).suffix
-    if suffix not in readers and (advice := other_format(source)):
-        raise DataError(f"{source}: files end in {', '.join(readers)}; {advice}.")
-    if suffix not in readers:
-        stored = " A zarr store is read with backed=True." if suffix == ".zarr" else ""
-        raise DataError(f"{source}: files end in {', '.join(readers)}, and the sets by name are {', '.join(list_datasets().index)}.{stored}")
-    return readers[suffix](source)
+    form = _form_of(source, f", and the sets by name are {', '.join(list_datasets().index)}")
+    return read_mudata(source, kinds) if form == ".h5mu" else read_10x(source) if form == ".h5" else split_kinds(read_modality(source))
+
+
+def _form_of(source: str | Path, others: str = "") -> str:
+    "Which of the forms a file has; raises DataError for any other."
+    forms, suffix = [".h5mu", ".h5", ".h5ad"], ".h5" if is_10x_folder(source) else Path(source).suffix
+    if suffix not in forms and (advice := other_format(source)):
+        raise DataError(f"{source}: files end in {', '.join(forms)}; {advice}.")
+    if suffix not in forms:
+        stored = " A zarr store is read with backed=True." if others and suffix == ".zarr" else ""
+        raise DataError(f"{source}: files end in {', '.join(forms)}{others}.{stored}")
+    return suffix
+
+
+def read_parts(
+    source: str | Path,  # a .h5mu, a 10x .h5 or folder, or a .h5ad with `var["feature_types"]`
+) -> mudata.MuData:  # one modality or more, each with the cells and features that it has
+    "The modalities of one file as they are, for a model that is fitted already: nothing is paired, and nothing left out. Raises DataError."
+    form = _form_of(source)
+    if form == ".h5mu":
+        return read_checked(mudata.read_h5mu, source, ".h5mu file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a protein may be called as its gene
+        return mudata.MuData(_apart(_whole_10x(source) if form == ".h5" else read_modality(source)))

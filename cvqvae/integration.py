@@ -25,7 +25,7 @@ from .cells import KINDS, DataError, kinds_of, modality_kind
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
-from .containers import as_mudata, place_latent, storable, write_latent
+from .containers import as_mudata, place_latent, storable, warn_of_empty, write_latent
 from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
@@ -146,10 +146,13 @@ def latents(
     data: MuData | AnnData | None = None,  # None: the training cells
     block: int = 4096,  # cells at a time
 ) -> dict[str, Latent]:  # per modality that is there, and "joint": z, e (float32 [n, d], mapped where counts are on disk) and codes (int64 [n]) on the CPU
-    "What the model makes of cells, as tensors; a cell that lacks a modality has a joint latent all the same."
+    "What the model makes of cells, as tensors; a cell that lacks a modality has a joint latent all the same. Warns of new cells without a count."
     data = self._checked(data)
     found, room = {}, room_for(*(matrix for adata in data.mod.values() for matrix in (adata.X, *adata.layers.values())))
-    for where, cells in self.reader.groups(data, data is self.mdata):
+    groups = self.reader.groups(data, data is self.mdata)
+    if data is not self.mdata:
+        warn_of_empty(data, list(self.transforms))
+    for where, cells in groups:
         for block_rows in torch.arange(len(cells)).split(block):
             for source, latent in self._encode_block(cells.rows(block_rows)).items():
                 name, column = (JOINT, -1) if source == JOINT else (self.modalities[source], source)
@@ -235,6 +238,7 @@ def translate(
 
     RNA is log1p of counts per `transforms[to].target_sum`, the median total of the training cells; proteins are centred log-ratios, peaks TF-IDF.
     Where genes are called by ids, their symbols stand in `var["feature_name"]`. Of several modalities, a cell's prediction is the mean of theirs.
+    Warns of cells without a count, whose predictions mean nothing.
     """
     data, transform = self._checked(data, source), self._target(to)
     columns = feature_positions(transform.var, features)
@@ -243,6 +247,7 @@ def translate(
         others = [name for name in sources if name != to]
         raise DataError(f"{to} is what is to be predicted, and these cells have it: give {' or '.join(others)} alone, such as mdata[{others[0]!r}]")
     groups = self.reader.groups(data)
+    warn_of_empty(data, list(self.transforms))
     if (n := sum(len(cells) for _, cells in groups)) < data.n_obs:
         raise DataError(f"{data.n_obs - n} of {data.n_obs} cells have none of {', '.join(sources)}: leave them out.")
     components = predict_from_measured(self.module, groups, self.modalities.index(to))

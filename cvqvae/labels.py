@@ -6,6 +6,8 @@
 __all__ = ['vote', 'worth_of_votes', 'LabelTransfer']
 
 # %% ../nbs/05_labels.ipynb #7262bae1
+import warnings
+
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
@@ -14,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
 from .cells import DataError
+from .names import without_type
 
 # %% ../nbs/05_labels.ipynb #99ec8aca
 def vote(
@@ -79,11 +82,11 @@ def _winners(self: LabelTransfer, neighbors: np.ndarray, distances: np.ndarray) 
 def fit(
     self: LabelTransfer,
     z: np.ndarray,  # embedding of the reference, float [n, d]
-    labels: pd.Series | np.ndarray,  # its types in the order of z, [n]; cells without one are left out
+    labels: pd.Series | np.ndarray,  # its types in the order of z, [n]; cells without one, or with one that says so ("Unknown"), are left out
 ) -> LabelTransfer:
     "Learn the votes' worth and the usual distance; raises `DataError` where there are fewer than 2 labelled cells."
     labels = pd.Series(np.asarray(labels, dtype=object))
-    known = labels.notna().to_numpy()
+    known = ~without_type(labels)
     if len(labels) != len(z) or known.sum() < 2:
         raise DataError(f"{known.sum()} labels for {len(z)} reference cells: at least 2 are needed, one per row")
     codes, self.classes_ = pd.factorize(labels[known].astype(str), sort=True)
@@ -105,7 +108,7 @@ def calibrate(
 ) -> LabelTransfer:
     "Learn the votes' worth again, from these cells and a little from the reference, and from these alone the usual distance: training did not flatter them."
     labels = pd.Series(np.asarray(labels, dtype=object))
-    known = labels.notna().to_numpy()
+    known = ~without_type(labels)
     if len(labels) != len(z) or not known.any():
         raise DataError(f"{known.sum()} labels for {len(z)} cells to calibrate with: at least 1 is needed, one per row")
     distances, neighbors = self.search_.kneighbors(np.asarray(z)[known])
@@ -120,12 +123,18 @@ def calibrate(
 @patch
 def predict(
     self: LabelTransfer,
-    z: np.ndarray,  # embedding of new cells in the same space, float [m, d]
+    z: np.ndarray,  # embedding of new cells in the same space, float [m, d]; rows with NaN are of cells that were not measured
     index: pd.Index | None = None,  # their names
 ) -> pd.DataFrame:  # label, confidence (0 to 1), distance (1: the limit of novelty), unknown (bool)
-    'Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it.'
-    distances, neighbors = self.search_.kneighbors(z)
+    'Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it. Warns of rows with NaN, which have no label.'
+    z = np.asarray(z)
+    placed = np.isfinite(z).all(1)
+    distances, neighbors = self.search_.kneighbors(np.where(placed[:, None], z, 0))
     winners, odds = self._winners(neighbors, distances)
     confidence, distance = self.calibration_.predict_proba(odds[:, None])[:, 1], distances.mean(1) / max(self.limit_, 1e-12)
-    unknown = (confidence < self.least_confidence) | (distance > 1)
-    return pd.DataFrame({"label": self.classes_[winners], "confidence": confidence, "distance": distance, "unknown": unknown}, index=index)
+    unknown = (confidence < self.least_confidence) | (distance > 1) | ~placed
+    found = pd.DataFrame({"label": self.classes_[winners], "confidence": confidence, "distance": distance, "unknown": unknown}, index=index)
+    if not placed.all():
+        warnings.warn(f"{(~placed).sum():,} of {len(z):,} cells have no place (NaN): they are unknown, without a label", stacklevel=2)
+        found.loc[~placed, ["label", "confidence", "distance"]] = np.nan
+    return found

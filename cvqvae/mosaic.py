@@ -15,7 +15,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import axis_sums
-from .cells import DataError, check_pairing, counts_of, declare_kind, kinds_of, without_hashtags
+from .cells import DataError, check_pairing, counts_of, declare_kind, kinds_of, turned_advice, without_hashtags
 from .checks import check_modality
 from .names import spelling_advice
 
@@ -74,7 +74,7 @@ def join_modalities(
     if paired < least_paired:
         advice = next(filter(None, (spelling_advice(a.obs_names, b.obs_names) for a, b in combinations(joined.values(), 2))), "")
         raise DataError(f"{paired} cells have two modalities, at least {least_paired} are needed: cells are matched by obs_names, "
-                        f"so make the spellings agree.{advice}")
+                        f"so make the spellings agree.{advice or turned_advice(joined)}")
     return mdata
 
 
@@ -87,7 +87,8 @@ def _detected_part(adata: AnnData, name: str, empty: str) -> AnnData:
         raise DataError(f"{name!r} has no cell with a count")
     if cells.all() and features.all():
         return adata
-    warnings.warn(f"{name!r}: dropped {(~cells).sum()} cells and {(~features).sum()} features without a count", stacklevel=3)
+    gone = [f"{(~kept).sum():,} {what}" for what, kept in (("cells", cells), ("features", features)) if not kept.all()]
+    warnings.warn(f"{name!r}: dropped {' and '.join(gone)} without a count", stacklevel=3)
     return adata[cells, features].copy()
 
 # %% ../nbs/00_mosaic.ipynb #22b49386

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CONVERTERS', 'split_openproblems', 'unpacked', 'read_openproblems', 'read_dense_text', 'read_peak_matrix',
-           'read_shareseq']
+           'read_shareseq', 'read_10x_folder']
 
 # %% ../nbs/00_public.ipynb #06fb031d
 import hashlib
+import csv
 import os
 from pathlib import Path
 
@@ -119,12 +120,17 @@ def read_peak_matrix(
     "A peak matrix with its two name files."
     bed = pd.read_csv(peaks, sep="\t", header=None, usecols=[0, 1, 2]).astype(str)
     cells = pd.read_csv(barcodes, sep="\t", header=None)[0].astype(str)
-    n_peaks, n_cells, n_entries, *_ = scipy.io.mminfo(counts)
-    if (n_peaks, n_cells) != (len(bed), len(cells)) or n_entries > n_peaks * n_cells:
-        raise DataError(f"{counts} claims {n_entries:,} entries of {n_peaks:,} peaks x {n_cells:,} cells, but {peaks.name} names {len(bed):,} peaks "
-                        f"and {barcodes.name} {len(cells):,} cells: download the three files again.")
-    matrix = sp.csr_matrix(scipy.io.mmread(counts).T, dtype="float32")
+    matrix = _matrix_market(counts, peaks, len(bed), barcodes, len(cells))
     return ad.AnnData(matrix, obs=pd.DataFrame(index=cells.to_numpy()), var=pd.DataFrame(index=bed.agg("-".join, axis=1).to_numpy()))
+
+
+def _matrix_market(counts: Path, features: Path, n_named: int, barcodes: Path, n_cells_named: int) -> sp.csr_matrix:
+    "Counts [cells, features], float32, of a file that claims no more than the two files of names allow."
+    n_features, n_cells, n_entries, *_ = scipy.io.mminfo(counts)
+    if (n_features, n_cells) != (n_named, n_cells_named) or n_entries > n_features * n_cells:
+        raise DataError(f"{counts} claims {n_entries:,} entries of {n_features:,} features x {n_cells:,} cells, but {features.name} names {n_named:,} "
+                        f"features and {barcodes.name} {n_cells_named:,} cells: copy or download the three files again.")
+    return sp.csr_matrix(scipy.io.mmread(counts).T, dtype="float32")
 
 # %% ../nbs/00_public.ipynb #43621d3d
 def _dotted(
@@ -158,3 +164,30 @@ def read_shareseq(
 
 
 CONVERTERS = {"bmmc-multiome": read_openproblems, "bmmc-cite": read_openproblems, "share-seq-skin": read_shareseq}
+
+# %% ../nbs/00_public.ipynb #5f01de01
+def read_10x_folder(
+    folder: str | Path,  # holds matrix.mtx, barcodes.tsv and features.tsv (or genes.tsv, of version 2), each perhaps .gz
+) -> ad.AnnData:  # cells x all features, float32 CSR, called by symbols; `var` has gene_ids and feature_types
+    "Counts as Cell Ranger writes them beside its .h5; raises DataError."
+    folder = Path(folder).expanduser()
+    counts, named, barcodes = (_only(folder, *names) for names in (["matrix.mtx"], ["features.tsv", "genes.tsv"], ["barcodes.tsv"]))
+    try:
+        table, cells = (pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE) for path in (named, barcodes))
+        matrix = _matrix_market(counts, named, len(table), barcodes, len(cells))
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{folder} is no readable 10x folder: copy or download its files again. [{type(error).__name__}: {error}]") from error
+    var = pd.DataFrame({"gene_ids": table[0].to_numpy()}, index=table[min(1, table.shape[1] - 1)].to_numpy())
+    var["feature_types"] = table[2].to_numpy() if 2 in table else "Gene Expression"
+    return ad.AnnData(matrix, obs=pd.DataFrame(index=cells[0].to_numpy()), var=var)
+
+
+def _only(folder: Path, *names: str) -> Path:
+    "The file of a folder whose name ends so, packed or not."
+    found = {path.name.removesuffix(".gz"): path for path in folder.iterdir() if path.name.removesuffix(".gz").endswith(names)}
+    if len(found) != 1:
+        raise DataError(f"{folder} holds {len(found)} files that end in {' or '.join(names)}: a 10x folder has one matrix.mtx, one features.tsv and one "
+                        "barcodes.tsv (.gz or not). Give each sample a folder of its own.")
+    return found.popitem()[1]

@@ -26,6 +26,7 @@ from mudata import MuData
 from .checks import DataError
 from .devices import devices_for
 from .files import check_file, probe_once, remove_parts, write_atomically
+from .names import is_10x_folder
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
 from .training import Callback
@@ -287,7 +288,9 @@ def run_analysis(
 def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
     _known_methods(parameters)
     devices_for(parameters.processes or 1)  # refuses more processes than there are devices
-    for path in () if "dataset" in source_of(parameters) else source_of(parameters).values():
+    for flag, path in source_of(parameters).items():
+        if flag == "dataset" or (flag == "mudata" and is_10x_folder(path)):  # text files are read as they come
+            continue
         checked_path = check_file(path, bool(parameters.backed))
         probe_once(checked_path) if checked_path.is_file() else None
     if parameters.annotation and not Path(parameters.annotation).is_file():

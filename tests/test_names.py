@@ -7,10 +7,11 @@ from anndata import AnnData
 from mudata import MuData
 
 from cvqvae import CVQVAE, DataError
-from cvqvae.cells import modality_kind
+from cvqvae.cells import modality_kind, pair_modalities
 from cvqvae.datasets import read_any, simulate
 from cvqvae.ground_truth import Truth, cycle_genes, organism_of
 from cvqvae.mosaic import join_modalities
+from cvqvae.names import matched_names
 
 
 @pytest.mark.parametrize("genome", ["GRCh38_", "GRCh38______", "hg19_", "GRCh38-2020-A_"])
@@ -50,6 +51,53 @@ def test_map_says_how_barcodes_are_made_to_agree(tmp_path):
         join_modalities({"rna": rna, "protein": adt})
 
 
+
+
+@pytest.mark.parametrize("ones_own", ["chr1:", "column", "category", "turned"])
+def test_the_features_of_a_model_are_found_however_they_are_called(ones_own):
+    mdata = simulate(n_cells=120, n_genes=200, n_peaks=300)
+    model = CVQVAE(mdata.copy(), hidden=(16,), n_latent=4, n_codes=8, n_components=6, epochs=1, device="cpu").fit(progress=False)
+    name = "atac" if ones_own == "chr1:" else "rna"
+    new, expected = mdata[name].copy(), model.latents(mdata[name].copy())[name].z.numpy()
+    if ones_own == "turned":
+        turned = new.T.copy()
+        turned.var["feature_types"] = "Gene Expression"
+        with pytest.raises(DataError, match="the cells stand in the columns, transpose them"):
+            model.latents(turned)
+        return
+    if ones_own == "chr1:":
+        new.var_names = new.var_names.str.replace("-", ":", n=1)
+    else:
+        new.var["gene_symbols"] = new.var_names.astype("category" if ones_own == "category" else object)
+        new.var_names = [f"ENSG{i:011d}" for i in range(new.n_vars)]
+    with pytest.warns(UserWarning, match=f"{name} features are matched by var") as told:
+        found = model.latents(new)[name].z.numpy()
+    assert len([w for w in told if "are matched by" in str(w.message)]) == 1
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_names_that_two_features_share_are_not_guessed():
+    var = pd.DataFrame({"gene_name": ["A", "A", "B", "C", None], "batch": list("ABCDE")}, index=[f"E{i}" for i in range(5)])
+    names, where = matched_names(pd.Index(list("ABC")), var)
+    assert (list(names), where) == (["E0", "E1", "B", "C", "E4"], "var['gene_name']")
+    assert matched_names(pd.Index(list("AD")), var)[1] == ""
+
+
+@pytest.mark.parametrize("which", [("rna",), ("adt",), ("rna", "adt")])
+@pytest.mark.parametrize("barcodes", [True, False])
+@pytest.mark.parametrize("join", [pair_modalities, join_modalities])
+def test_files_with_cells_in_the_columns_are_told_by_name(which, barcodes, join):
+    mdata = simulate(n_cells=60, kind="protein", n_genes=200, n_proteins=20)
+    names = ["".join(np.random.default_rng(i).choice(list("ACGT"), 16)) + "-1" if barcodes else f"cell {i}" for i in range(60)]
+    modalities = {"rna": mdata["rna"].copy(), "adt": mdata["protein"].copy()}
+    for name, adata in modalities.items():
+        adata.obs_names = names
+        adata.var.drop(columns="feature_types", inplace=True)
+        modalities[name] = adata.T if name in which else adata
+    with pytest.raises(DataError, match="stand in the columns.*[Tt]ranspose") as caught:
+        join(modalities, {"rna": "rna", "adt": "protein"})
+    if barcodes or len(which) == 1:
+        assert f"'{which[0]}'" in str(caught.value) and "both" not in str(caught.value)
 
 
 def undeclared(kind, *names):

@@ -1,5 +1,6 @@
 """Cells that a model has not seen, or not seen whole: mosaics, mapping, labels, translation, three modalities, files for others."""
 
+import gzip
 import warnings
 from dataclasses import replace
 from itertools import combinations
@@ -10,16 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
 import torch
-from anndata import AnnData, read_h5ad, read_zarr
+from anndata import AnnData, concat, read_h5ad, read_zarr
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from mudata import MuData
+from scipy.io import mmwrite
 
-from cvqvae.apply import map_files
-from cvqvae.cells import DataError
+from cvqvae.apply import map_files, read_for
+from cvqvae.cells import KINDS, DataError
 from cvqvae.command import main
+from cvqvae.datasets import read_any
 from cvqvae.exchange import dense_proteins, for_collection, to_anndata, to_open_problems
 from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
@@ -393,6 +397,28 @@ def test_labels_must_fit_the_cells():
         LabelTransfer().fit(np.zeros((4, 2)), pd.Series(["a", "b", "a"]))
 
 
+@pytest.mark.parametrize("gap", ["Unknown", "unknown ", "unassigned", "NA", "nan", "", np.nan, None])
+def test_a_reference_cell_whose_type_is_not_known_has_no_vote(gap):
+    z = np.random.default_rng(0).normal(size=(90, 2))
+    labels = pd.Series(["a", gap, gap] * 30, dtype=object)  # the commonest
+    labels[3] = "b"
+    transfer, some = LabelTransfer().fit(z, labels.astype("category")), labels.isin(["a", "b"]).to_numpy()
+    expected = LabelTransfer().fit(z[some], labels[some])
+    pd.testing.assert_frame_equal(transfer.predict(z), expected.predict(z))
+    pd.testing.assert_frame_equal(transfer.calibrate(z, labels).predict(z), expected.calibrate(z[some], labels[some]).predict(z))
+    with pytest.raises(DataError, match="0 labels for 90"):
+        LabelTransfer().fit(z, [gap] * 90)
+
+
+def test_a_cell_without_a_place_is_unknown():
+    z = np.random.default_rng(0).normal(size=(20, 2))
+    transfer, index = LabelTransfer().fit(z, ["a", "b"] * 10), pd.Index(list("xyz"))
+    with pytest.warns(UserWarning, match="1 of 3 cells have no place"):
+        found = transfer.predict(np.vstack([z[:1], [[np.nan, 0]], z[1:2]]), index)
+    assert found["label"].isna().tolist() == [False, True, False] and found["unknown"]["y"] and np.isnan(found["confidence"]["y"])
+    pd.testing.assert_frame_equal(found.iloc[[0, 2]], transfer.predict(z[:2], index[[0, 2]]))
+
+
 # translation scores ------------------------------------------------------------------------------------------------------------------
 
 
@@ -526,6 +552,94 @@ def test_translate_writes_features_by_name(folder, fitted, cells):
     assert list(predicted.var_names) == wanted and predicted.n_obs == 100
     np.testing.assert_allclose(predicted.X, fitted.translate(cells[200:]["rna"].copy(), "atac", features=wanted).X, atol=1e-5)
     assert predicted.uns["cvqvae_translation"]["values"] == "log1p of TF-IDF per 10,000" and set(predicted.var["feature_types"]) == {"Peaks"}
+
+
+@pytest.fixture
+def with_zeros(cells, tmp_path):
+    "A file of cells, of which the first five have no count."
+    new = cells["rna"][200:].copy()
+    new.X = sp.vstack([sp.csr_matrix((5, new.n_vars), dtype=np.float32), new.X[5:]]).tocsr()
+    new.write(tmp_path / "zeros.h5ad")
+    return tmp_path / "zeros.h5ad", new
+
+
+def test_cells_without_a_count_get_no_type_and_no_prediction(folder, with_zeros, capsys):
+    path, new = with_zeros
+    known = ["--reference", folder / "integrated.h5mu", "--labels", "cell_type"]
+    for command, more, out in (("map", known, "mapped.h5mu"), ("translate", ["--to", "atac"], "peaks.h5ad")):
+        flags = ["--model", folder / "model", "--rna", path, *more, "--out", path.parent / out]
+        assert main([command, *map(str, flags)]) == 0
+        assert "'rna': dropped 5 cells without a count" in capsys.readouterr().err
+    assert list(mudata.read(path.parent / "mapped.h5mu").obs_names) == list(new.obs_names[5:])
+    assert list(read_h5ad(path.parent / "peaks.h5ad").obs_names) == list(new.obs_names[5:])
+
+
+def test_python_says_what_rows_of_cells_without_a_count_are_worth(fitted, cells, with_zeros, recwarn):
+    _, new = with_zeros
+    for call in (fitted.embed, fitted.latents, lambda data: fitted.translate(data, "atac")):
+        with pytest.warns(UserWarning, match="5 of 100 cells in 'rna' have no count.*Leave them out"):
+            call(new.copy())
+    recwarn.clear()
+    fitted.embed(cells[200:]["rna"].copy())
+    assert not [w for w in recwarn if "no count" in str(w.message)]
+
+
+def stacked(mdata):
+    "All measurements in one matrix, as Cell Ranger writes them."
+    whole = concat(list(mdata.mod.values()), axis=1, merge="same")
+    whole.var["feature_types"] = [KINDS[kind] for kind, adata in mdata.mod.items() for _ in range(adata.n_vars)]
+    return whole
+
+
+def write_10x_folder(folder, adata, packed=True, prefix=""):
+    folder.mkdir()
+    table = ["\t".join((name, name, kind)) for name, kind in adata.var["feature_types"].items()]
+    mmwrite(folder / "matrix", sp.csr_matrix(adata.X, dtype=int).T)
+    texts = {"features.tsv": "\n".join(table), "barcodes.tsv": "\n".join(adata.obs_names), "matrix.mtx": (folder / "matrix.mtx").read_text()}
+    (folder / "matrix.mtx").unlink()
+    for name, text in texts.items():
+        path = folder / (prefix + name + (".gz" if packed else ""))
+        path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+
+
+@pytest.mark.parametrize("packed, prefix", [(True, ""), (False, ""), (True, "GSM1_sample_")])
+def test_a_10x_folder_is_read_like_its_file(cells, tmp_path, packed, prefix):
+    write_10x_folder(tmp_path / "counts", stacked(cells), packed, prefix)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read, expected = read_any(tmp_path / "counts"), read_any(cells.copy())
+    assert list(read.mod) == ["rna", "atac"] and read.obs_names.equals(expected.obs_names)
+    for name in read.mod:
+        assert read[name].var_names.equals(expected[name].var_names) and (read[name].X != expected[name].X).nnz == 0
+
+
+@pytest.mark.parametrize("form", ["both.h5mu", "both.h5ad", "folder"])
+def test_one_file_with_all_is_mapped_and_translated(folder, fitted, cells, tmp_path, form, capsys):
+    new = cells[200:].copy()
+    path, whole = tmp_path / form, stacked(new)
+    whole.obs["batch"] = new.obs["batch"]
+    {"both.h5mu": new.write, "both.h5ad": whole.write, "folder": lambda path: write_10x_folder(path, whole)}[form](path)
+    flags = ["--model", str(folder / "model"), "--mudata", str(path), "--out"]
+    if form == "folder":  # which knows no batches
+        assert main(["map", *flags, str(tmp_path / "mapped.h5mu")]) == 2 and "no such column" in capsys.readouterr().err
+        assert list(read_for(fitted, {"mudata": path}).mod) == ["rna", "atac"]
+        return
+    assert main(["map", *flags, str(tmp_path / "mapped.h5mu")]) == 0
+    np.testing.assert_allclose(mudata.read(tmp_path / "mapped.h5mu").obsm["X_cvqvae"], fitted.embed(new.copy()).obsm["X_cvqvae"], atol=1e-5)
+    assert main(["translate", *flags, str(tmp_path / "peaks.h5ad"), "--to", "atac"]) == 0
+    assert "left out of the file: atac; read: rna" in capsys.readouterr().err
+    np.testing.assert_allclose(read_h5ad(tmp_path / "peaks.h5ad").X, fitted.translate(new["rna"].copy(), "atac").X, atol=1e-5)
+
+
+def test_a_wrong_file_with_all_is_refused(folder, fitted, cells, tmp_path):
+    with pytest.raises(DataError, match="exclude each other"):
+        read_for(fitted, {"mudata": "a.h5mu", "rna": "b.h5ad"})
+    alone = simulate(n_cells=40, kind="protein")["protein"]
+    MuData({"adt": alone}).write(tmp_path / "adt.h5mu")
+    with pytest.raises(DataError, match="the file holds protein; this model knows rna, atac"):
+        read_for(fitted, {"mudata": tmp_path / "adt.h5mu"})
+    with pytest.raises(DataError, match="files end in .h5mu, .h5, .h5ad"):
+        read_for(fitted, {"mudata": tmp_path / "cells.xlsx"})
 
 
 def test_two_modalities_of_one_kind_are_not_mixed_up(tmp_path, cells):
