@@ -21,6 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from .backed import in_memory
 from .cells import DataError, counts_of, modality_kind
+from .checks import in_order
 from .code_names import specific_features
 from .components import ScaledPCA
 from .exchange import embedded
@@ -114,7 +115,7 @@ def group_column(
     "Groups of cells, coloured as in the figures; numbers in their order."
     texts = groups.astype(object).where(groups.notna()).map(str, na_action="ignore")
     colours = group_colours(texts.dropna())
-    names = sorted(colours, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    names = in_order(colours)
     codes = pd.Categorical(texts, categories=names).codes.astype(np.int64)
     values = np.where(codes < 0, 65535, codes).astype(np.uint16)
     return {"key": key, "label": label, "group": section, "names": names, "colours": [colours[name] for name in names], "values": packed(values)}

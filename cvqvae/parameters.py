@@ -20,7 +20,7 @@ from mudata import MuData, read_h5mu
 
 from .backed import row_blocks
 from .cells import DataError, counts_of, declare_kind
-from .checks import check_groups
+from .checks import check_groups, in_order, whole_numbers
 from .datasets import load_dataset, own_columns, read_any, read_checked, read_modalities, read_modality
 from .mosaic import check_complete, groups_of, join_modalities, presence
 from .preprocessing import set_components_aside
@@ -75,7 +75,7 @@ class Parameters:
     resolutions: int = option("clusterings that the NMI tries (default: 20)", int, least=1, reports=_COMPARING)
     workers: int = option("methods and seeds at a time, in processes that share the cores (default: 1)", int, least=1, most=1024, reports=("benchmark",))
     dask: str = option("address of a Dask cluster that takes the methods and seeds, e.g. tcp://host:8786", metavar="ADDRESS", reports=("benchmark",))
-    genes: str = option("marker genes to draw, separated by commas (default: the most specific ones)", metavar="NAMES", reports=_BIOLOGY)
+    genes: str = option("genes, proteins or peaks to draw, e.g. LYZ,CD86,protein:CD4 (default: the most specific ones)", metavar="NAMES", reports=_BIOLOGY)
     root: str = option("cell type that the pseudotime starts from (default: found)", metavar="TYPE", reports=_BIOLOGY)
 
     def given(self) -> dict:  # name -> value
@@ -314,8 +314,8 @@ def columns_of(
         columns[name] = column or (usual[name] if usual.get(name) in mdata.obs else None)
         if column is not None:
             _check_column(mdata.obs[column], name)
-    if parameters.root and columns["labels"] and parameters.root not in (types := set(mdata.obs[columns["labels"]].dropna().astype(str))):
-        raise DataError(f"--root {parameters.root}: no such cell type in column {columns['labels']}. Types are: {', '.join(sorted(types))}.")
+    if parameters.root and columns["labels"] and parameters.root not in (types := set(whole_numbers(mdata.obs[columns["labels"]]).dropna().astype(str))):
+        raise DataError(f"--root {parameters.root}: no such cell type in column {columns['labels']}. Types are: {', '.join(in_order(types))}.")
     return columns
 
 

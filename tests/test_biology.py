@@ -6,9 +6,13 @@ import pytest
 from anndata import AnnData
 
 from cvqvae.biology import (
-    find_root, gene_expression, growth_tree, marker_table, plot_genes, pseudotime, reliability, space_graph, specific_genes, vote_labels,
+    find_root, gene_expression, growth_tree, marker_table, plot_genes, pseudotime, reached_cells, reliability, space_graph, specific_genes, time_agreement,
+    vote_labels,
 )  # fmt: skip
 from cvqvae.cells import DataError
+from cvqvae.checks import in_order, whole_numbers
+from cvqvae.code_names import asked_features, feature_values, modality_markers
+from cvqvae.figures import filled, group_colours
 from cvqvae.simulation import simulate
 
 
@@ -103,3 +107,63 @@ def test_expression_is_normalised_and_leaves_the_cells_alone(mdata):
     expression = gene_expression(mdata, least_share=0)
     assert isinstance(expression, AnnData) and np.allclose(np.expm1(expression.X).sum(1), 1e4, rtol=1e-3)
     assert (mdata["rna"].X != before).nnz == 0
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "object", "category", "Float64"])
+def test_numbered_clusters_with_a_gap_are_whole_numbers_in_their_order(dtype):
+    clusters = pd.Series([10.0, 2.0, None, 0.0]).astype(dtype)
+    assert list(group_colours(filled(clusters))) == ["0", "2", "10", "missing"]
+    assert whole_numbers(pd.Series([0.5, 1.0, None]).astype(dtype)).dropna().tolist() == [0.5, 1.0]
+    assert in_order(["code 18: b", "code 8: b", "cluster 10", "cluster 9", "x"]) == ["cluster 9", "cluster 10", "code 8: b", "code 18: b", "x"]
+
+
+def test_markers_of_numbered_clusters_stand_in_the_order_of_the_numbers(mdata):
+    table = marker_table(gene_expression(mdata), mdata.obs["cell_type"].map({"HSC": "2", "Erythroblast": "10", "Monocyte": "1"}))
+    assert table["group"].drop_duplicates().tolist() == ["1", "2", "10"]
+
+
+def test_what_a_root_reaches_is_told_per_space_and_correlations_say_on_how_many_cells_they_rest(chain):
+    _, groups, truth = chain
+    half = truth.where(groups != "late").where(truth > 0.5)
+    table = reached_cells({"all": truth, "half": half}, groups)
+    assert table.loc["all"].tolist() == [300, 300, "", ""]
+    assert table.loc["half"].tolist() == [half.notna().sum(), 300, "late", "early"]
+    rho, n = time_agreement(pd.DataFrame({"all": truth, "half": half, "other": truth.where(groups == "late")}))
+    assert n.loc["all"].tolist() == [300, half.notna().sum(), (groups == "late").sum()] and n.loc["half", "other"] == 0
+    assert rho.loc["all", "half"] == 1 and np.isnan(rho.loc["half", "other"])
+
+
+@pytest.fixture(scope="module")
+def cite():
+    return simulate(n_cells=300, kind="protein", seed=4)
+
+
+def test_a_planted_protein_is_found_first_by_the_cells_that_show_it(cite):
+    groups = pd.Series(np.where(np.arange(300) < 60, "few", "many"), index=cite.obs_names)
+    planted = cite.copy()
+    counts = planted["protein"].X.toarray() if hasattr(planted["protein"].X, "toarray") else planted["protein"].X.copy()
+    counts[:, 7] = np.where(np.arange(300) < 60, 500, 5)
+    planted["protein"].X = counts
+    table = modality_markers(feature_values(planted), groups)
+    first = table[(table["modality"] == "protein") & (table["group"] == "few")].iloc[0]
+    assert first["gene"] == planted["protein"].var_names[7] and first["share_in"] > 0.95 and first["share_out"] < 0.05
+    assert first["log2_fold_change"] == pytest.approx(np.log2(501 / 6), abs=0.6)
+
+
+def test_markers_of_peaks_leave_out_small_groups_and_cells_without_one(mdata):
+    types = mdata.obs["cell_type"].astype(object).where(mdata.obs["cell_type"] != "HSC")
+    rare = types.index[types == "Monocyte"][:-3]
+    types[rare] = "Naive B"
+    table = modality_markers(feature_values(mdata), types).query("modality == 'atac'")
+    assert len(table) and not {"HSC", "", "nan", "Monocyte"} & set(table["group"])
+
+
+def test_proteins_can_be_asked_for_beside_genes_of_the_same_name(cite):
+    values = feature_values(cite)
+    assert "CD4" in values["rna"].var_names and "CD4" in values["protein"].var_names
+    assert list(asked_features(values, ["CD4"]).var_names) == ["CD4 (rna)", "CD4 (protein)"]
+    only = asked_features(values, ["protein:CD4", "LYZ"])
+    assert list(only.var_names) == ["CD4 (protein)", "LYZ"]
+    assert np.allclose(only.X[:, 0], np.asarray(values["protein"][:, "CD4"].X).ravel())
+    with pytest.raises(DataError, match="rna and protein that enough cells show: NOSUCH"):
+        asked_features(values, ["CD4", "NOSUCH"])

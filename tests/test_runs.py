@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from browser import browser, needs_chromium
 
-from cvqvae import runs
+from cvqvae import CVQVAE, runs
 from cvqvae.cells import DataError
 from cvqvae.command import command_line, main
 from cvqvae.parameters import REPORTS, Parameters, checked, fields_of, read_parameters
@@ -227,16 +227,30 @@ def test_an_interrupted_comparison_goes_on_from_what_is_kept(comparison, monkeyp
 
 
 def test_the_biology_of_a_run_lies_in_one_folder(files, tmp_path):
-    flags = ["--rna", files / "rna.h5ad", "--atac", files / "atac.h5ad", "--labels", "cell_type", "--root", "HSC", "--epochs", "2", "--components", "10"]
+    rna = ad.read_h5ad(files / "rna.h5ad")
+    others = (rna.obs["cell_type"] != MARKUP) & (rna.obs["cell_type"] != "HSC")
+    rna.obs["kind"] = rna.obs["cell_type"].astype(object).mask(others & (np.arange(120) % 4 == 0), "Unknown")
+    rna.write(tmp_path / "rna.h5ad")
+    flags = ["--rna", tmp_path / "rna.h5ad", "--atac", files / "atac.h5ad", "--labels", "kind", "--root", "HSC", "--epochs", "2", "--components", "10"]
     assert main(["biology", *map(str, flags), "--out", str(tmp_path / "read")]) == 0
     names = {path.name for path in (tmp_path / "read").iterdir()}
     written = {"biology.html", "markers-types.csv", "metacells.h5mu", "metacells.csv", "pseudotime.csv",
-        "growth.csv", "label-transfer.csv", "figures", "run.json"}
+        "growth.csv", "label-transfer.csv", "figures", "run.json", "cells.csv", "integrated.h5mu", "model", "pseudotime-agreement-cells.csv"}
     assert written <= names
     times = pd.read_csv(tmp_path / "read" / "pseudotime.csv", index_col=0)
     page = (tmp_path / "read" / "biology.html").read_text()
     assert "&lt;b onclick" in page and "<b onclick" not in page
     assert len(times) == 120 and {"rna before", "both before", "integrated"} <= set(times)
+    cells, markers = pd.read_csv(tmp_path / "read" / "cells.csv", index_col="cell"), pd.read_csv(tmp_path / "read" / "markers-types.csv")
+    integrated = mudata.read_h5mu(tmp_path / "read" / "integrated.h5mu")
+    assert list(cells.index) == list(integrated.obs_names) and integrated.obsm["X_cvqvae"].shape[0] == 120
+    assert set(markers["group"]) <= set(cells["type"].dropna())
+    assert set(cells["metacell"]) == set(pd.read_csv(tmp_path / "read" / "metacells.csv", index_col=0).index)
+    assert {"code", "umap_1", "umap_2", "pseudotime integrated"} <= set(cells) and set(markers["modality"]) <= {"rna", "atac"}
+    unknown = integrated.obs["kind"] == "Unknown"
+    assert unknown.any() and cells["type"].isna().tolist() == unknown.tolist()
+    assert "Unknown" not in set(pd.read_csv(tmp_path / "read" / "metacells.csv")["label"])
+    assert CVQVAE.load(tmp_path / "read" / "model").modalities == ["rna", "atac"]
 
 
 WISHES = [
