@@ -24,7 +24,7 @@ from .cells import DataError, counts_of, modality_kind
 from .code_names import specific_features
 from .components import ScaledPCA
 from .exchange import embedded
-from .figures import group_colours
+from .figures import filled, group_colours
 from .integration import CVQVAE
 from .mosaic import merged_obs
 from .normalisation import inverse_frequency
@@ -112,7 +112,7 @@ def group_column(
     groups: pd.Series,  # group of each cell [n], missing values allowed
 ) -> dict:  # names, colours and packed uint16 [n], 65535 for missing
     "Groups of cells, coloured as in the figures; numbers in their order."
-    texts = groups.astype(object).where(groups.notna()).map(str, na_action="ignore")
+    texts = filled(groups).map(str, na_action="ignore")
     colours = group_colours(texts.dropna())
     names = sorted(colours, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
     codes = pd.Categorical(texts, categories=names).codes.astype(np.int64)

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex, to_rgb
 from scipy.spatial.distance import cdist
 
 from cvqvae.collapse import plot_losses
 from cvqvae.compiled import import_umap
 from cvqvae.curves import code_purity, plot_code_usage, plot_history, usage_label
-from cvqvae.figures import MISSING_COLOUR, group_colours, palette, plot_integration, plot_umaps, save_figure, umap_coordinates
+from cvqvae.figures import MISSING_COLOUR, contrast, filled, group_colours, palette, plot_integration, plot_umaps, save_figure, umap_coordinates
 from cvqvae.integration import CVQVAE
 from cvqvae.score_figures import absence_notes, best_rows, plot_scores, style_scores
 from cvqvae.simulation import simulate
@@ -107,6 +108,48 @@ def test_cells_without_a_label_are_grey_and_named():
     colours = figure.axes[0].collections[0].get_facecolors()
     assert np.allclose(colours[:2, :3], 0xDD / 255) and not np.allclose(colours[2:, :3], 0xDD / 255)
     assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["B", "T", "missing"]
+
+
+def lab(colour):
+    "CIE L*a*b* of a colour."
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear / [0.9505, 1, 1.089]
+    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
+
+
+def test_every_group_is_seen_on_white_and_is_not_the_next_one():
+    assert contrast("#ffffff") == pytest.approx(1) and contrast("#000000") == pytest.approx(21)
+    for n in range(2, 103):
+        colours = palette(n)
+        assert len(set(colours)) == n and min(map(contrast, colours)) >= 1.6, n
+        places = np.array([lab(colour) for colour in [*colours, MISSING_COLOUR]])
+        apart = cdist(places, places)[np.triu_indices(n + 1, 1)].min()
+        assert apart > (9 if n <= 60 else 4), (n, apart)
+    assert len(palette(300)) == 300
+
+
+def test_colours_that_scanpy_left_are_kept():
+    mdata = simulate(n_cells=60, n_genes=300, n_peaks=300, seed=0)
+    types = list(mdata["rna"].obs["cell_type"].cat.categories)
+    for adata in mdata.mod.values():
+        adata.obsm["X_pca" if adata is mdata["rna"] else "X_lsi"] = adata.obsm["X_cvqvae"] = np.random.default_rng(0).normal(size=(60, 3))
+    own = {name: f"#0000{i:02x}" for i, name in enumerate(types, 10)}
+    for colours, kept in ((list(own.values()), True), (["red"], False), (["no colour"] * len(types), False)):
+        mdata["rna"].uns["cell_type_colors"] = np.array(colours)
+        handles = plot_integration(mdata, "cell_type").axes[-2].get_legend().legend_handles
+        drawn = {handle.get_label(): to_hex(handle.get_color()) for handle in handles}
+        assert (drawn == {name: own[name] for name in drawn}) is kept
+
+
+def test_numbers_of_clusters_stay_whole_where_some_cells_have_none():
+    clusters = pd.Series([10.0, 2.0, np.nan, 0.0])
+    for column in (clusters, clusters.astype("category"), clusters.astype(object)):
+        assert list(group_colours(filled(column))) == ["0", "2", "10", "missing"]
+        figure = plot_umaps({"a": np.zeros((4, 2))}, {"cluster": column})
+        assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["0", "2", "10", "missing"]
+    assert filled(pd.Series([0.5, np.nan])).tolist()[0] == 0.5
 
 
 def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
