@@ -50,7 +50,7 @@ def explored(
         return _explored_matrix(data, z)
     merged = merged_obs(dict(data.mod), cells).drop(columns="cvqvae_code", errors="ignore")
     plain = {*map(str, data.obs), *map(str, merged)}
-    own = data.obs[[column for column in data.obs if ":" not in str(column) or str(column).split(":", 1)[1] not in plain]]
+    own = data.obs[[column for column in data.obs if column != "cvqvae_code" and ":" not in str(column) or str(column).split(":", 1)[1] not in plain]]
     there = {name: adata for name, adata in data.mod.items() if "X_cvqvae" in adata.obsm}
     latents = {name: pd.DataFrame(adata.obsm["X_cvqvae"], adata.obs_names).reindex(cells).to_numpy(np.float32) for name, adata in there.items()}
     codes = {name: adata.obs["cvqvae_code"].astype(str).reindex(cells) for name, adata in data.mod.items() if "cvqvae_code" in adata.obs}
@@ -62,9 +62,10 @@ def _explored_matrix(adata: AnnData, z: np.ndarray) -> Explored:
     kind, start, code = modality_kind(adata), "X_cvqvae_", "cvqvae_code"
     latents = {key.removeprefix(start): np.asarray(adata.obsm[key], np.float32) for key in adata.obsm if key.startswith(start)}
     latents.pop("quantized", None)
-    found = {column: kind if column == code else column.removeprefix(f"{code}_") for column in adata.obs if column.startswith(code)}
+    written = [column for column in adata.obs if column.startswith(code)]
+    found = {column: kind if column == code else column.removeprefix(f"{code}_") for column in written if column != code or len(written) == 1}
     codes = {name: adata.obs[column].astype(str).where(adata.obs[column].notna()) for column, name in found.items()}
-    return Explored(adata.obs.drop(columns=list(found)), z, {kind: adata}, latents, codes)
+    return Explored(adata.obs.drop(columns=written), z, {kind: adata}, latents, codes)
 
 # %% ../nbs/08_explorer_data.ipynb #823f6155
 def check_roles(
