@@ -221,12 +221,24 @@ def colours_of(
     return {}
 
 
+def _keep_places(
+    mdata: MuData,  # `obsm["X_umap"]` of each modality is set
+    places: np.ndarray,  # of the drawn rows, modality after modality
+    where: np.ndarray,  # row in each modality of the drawn cells, -1: none, int [modalities, cells]
+) -> None:
+    for adata, here, part in zip(mdata.mod.values(), where, np.split(places, np.cumsum((where >= 0).sum(1))[:-1])):
+        drawn = np.full((adata.n_obs, 2), np.nan, np.float32)
+        drawn[here[here >= 0]] = part
+        adata.obsm["X_umap"] = drawn
+
+
 def plot_integration(
     mdata: MuData,  # after `CVQVAE.embed`
     labels_key: str | None = None,  # column of `obs`, or of the modalities', with cell types
     batch_key: str | None = None,  # likewise, with batches
     max_cells: int = 8000,  # a random subset of larger data is drawn
     seed: int = 0,  # of the subset and of the UMAPs
+    keep: bool = False,  # write the places after integration into `obsm["X_umap"]` of each modality, float32 [n, 2], NaN where not drawn
 ) -> Figure:
     "Stacked rows of all modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out."
     cells, columns = np.sort(np.random.default_rng(seed).permutation(mdata.n_obs)[:max_cells]), {}
@@ -241,6 +253,8 @@ def plot_integration(
     groups = {title: pd.Series(column.astype(object).to_numpy()[of_cell]) for title, column in told.items()}
     groups["modality"] = pd.Series(np.repeat(list(mdata.mod), (where >= 0).sum(1)))
     before, after = (umap_coordinates(stacked_rows(mdata, key)[rows], seed) for key in (None, "X_cvqvae"))
+    if keep:
+        _keep_places(mdata, after, where)
     own = {title: colours_of(mdata, key, columns[title]) for title, key in {"cell type": labels_key, "batch": batch_key}.items() if title in told}
     return plot_umaps({"before": before, "after": after}, groups, own=own)
 

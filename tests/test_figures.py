@@ -16,7 +16,7 @@ from cvqvae.compiled import import_umap
 from cvqvae.curves import code_purity, plot_code_usage, plot_history, usage_label
 from cvqvae.figures import MISSING_COLOUR, contrast, filled, group_colours, palette, plot_integration, plot_umaps, save_figure, umap_coordinates
 from cvqvae.integration import CVQVAE
-from cvqvae.score_figures import absence_notes, best_rows, plot_scores, style_scores
+from cvqvae.score_figures import about_columns, absence_notes, best_rows, plot_scores, reasons, style_scores, without_repeats
 from cvqvae.simulation import simulate
 
 TABLE = pd.DataFrame({"nmi": [0.61, 0.70, 0.9], "trajectory": [0.5, np.nan, 0.4], "foscttm": [0.48, 0.03, 0.01]}, index=["raw", "ours", "random"])
@@ -92,6 +92,40 @@ def test_why_a_number_is_missing_stands_below_the_table():
     assert notes == ["TC: no pseudotime"]
     assert absence_notes(pd.DataFrame(rows, columns=columns), "joint") == ["NMI, TC (ours): no labels"]
     assert "no pseudotime" in plot_scores(TABLE, notes=notes).axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("columns", [["foscttm"], ["foscttm", "nmi"], list(TABLE)])
+def test_long_notes_stay_below_a_narrow_table(columns, tmp_path):
+    note = "none of NMI, cell-type ASW, CC, TC, batch ASW, graph conn. could be computed; " * 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_figure(plot_scores(TABLE[columns], "stacked", [note] * 4), tmp_path / "scores")
+    assert plot_scores(TABLE, notes=[note]).axes[0].get_xlabel().startswith("not measurable:")
+    height, width = plt.imread(tmp_path / "scores.png").shape[:2]
+    assert width < 150 * 6.5 and height < 150 * 8
+
+
+def test_reasons_are_told_in_the_names_of_the_columns():
+    rows = pd.DataFrame([("ours", "joint", "op_mean", "without nmi, label_asw; none of batch_asw could be computed")], columns=["method", "view", "metric", "reason"])
+    assert reasons(rows).iloc[0].tolist() == ["ours", "joint", "mean of six", "without NMI, cell-type ASW; none of batch ASW could be computed"]
+
+
+def test_a_repeated_score_is_left_out_and_every_column_is_explained():
+    table = pd.DataFrame({"score": [0.5, np.nan], "score_shared": [0.5, np.nan]}, index=["ours", "raw"])
+    assert list(without_repeats(table)) == ["score"] and list(without_repeats(table + [0, 0.1])) == list(table)
+    assert about_columns(TABLE).count("\n- ") == TABLE.shape[1] - 1 and "**FOSCTTM** (0 to 1, less is better)" in about_columns(TABLE)
+
+
+def test_places_of_a_picture_are_kept_where_asked():
+    mdata = simulate(n_cells=60, n_genes=300, n_peaks=300, seed=0)
+    for name, adata in mdata.mod.items():
+        adata.obsm["X_pca" if name == "rna" else "X_lsi"] = adata.obsm["X_cvqvae"] = np.random.default_rng(0).normal(size=(60, 3))
+    plot_integration(mdata, max_cells=40)
+    assert "X_umap" not in mdata["rna"].obsm
+    drawn = plot_integration(mdata, max_cells=40, keep=True).axes[1].collections[0].get_offsets()
+    places = np.vstack([adata.obsm["X_umap"] for adata in mdata.mod.values()])
+    assert places.dtype == np.float32 and np.isfinite(places).all(1).sum() == len(drawn) == 80
+    assert np.allclose(np.sort(places[np.isfinite(places).all(1)], axis=0), np.sort(np.asarray(drawn), axis=0))
 
 
 def test_longer_bars_are_better_in_every_column():
