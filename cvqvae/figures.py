@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOOK', 'OKABE_ITO', 'MISSING', 'MISSING_COLOUR', 'LEAST_CONTRAST', 'figure_style', 'contrast', 'palette', 'filled',
-           'group_colours', 'umap_coordinates', 'scatter_groups', 'group_legend', 'plot_umaps', 'stacked_rows',
-           'colours_of', 'plot_integration', 'save_figure']
+           'group_colours', 'umap_coordinates', 'scatter_groups', 'group_legend', 'plot_umaps', 'colours_of',
+           'stacked_rows', 'plot_integration', 'save_figure']
 
 # %% ../nbs/07_figures.ipynb #4b50faea
 import os
@@ -193,20 +193,7 @@ def _legends(figure: SubFigure, colours: dict[str, dict[str, str]]) -> None:
     for ax, (title, found) in zip(figure.subplots(1, len(colours), width_ratios=widths, squeeze=False)[0], colours.items()):
         group_legend(ax, found, title)
 
-# %% ../nbs/07_figures.ipynb #e1599de9
-def stacked_rows(
-    mdata: MuData,  # with components, and `obsm["X_cvqvae"]` per modality after `embed`
-    key: str | None = None,  # slot of each modality; None: the components
-) -> np.ndarray:  # float [n * modalities, d]
-    "The modalities' rows one above the other, cut to the same number of columns."
-    if key is None:
-        return raw_stacked({name: components_of(a, name) for name, a in mdata.mod.items()})
-    missing = [name for name, a in mdata.mod.items() if key not in a.obsm]
-    if missing:
-        raise DataError(f"{', '.join(missing)}: no obsm[{key!r}]; call model.embed(mdata) first")
-    return np.vstack([a.obsm[key] for a in mdata.mod.values()])
-
-
+# %% ../nbs/07_figures.ipynb #e1599df0
 def colours_of(
     mdata: MuData,  # with `uns["KEY_colors"]`, of its own or of a modality, where scanpy has drawn the column
     key: str,  # the column
@@ -230,6 +217,19 @@ def _keep_places(
         drawn = np.full((adata.n_obs, 2), np.nan, np.float32)
         drawn[here[here >= 0]] = part
         adata.obsm["X_umap"] = drawn
+
+# %% ../nbs/07_figures.ipynb #e1599de9
+def stacked_rows(
+    mdata: MuData,  # with components, and `obsm["X_cvqvae"]` per modality after `embed`
+    key: str | None = None,  # slot of each modality; None: the components
+) -> np.ndarray:  # float [n * modalities, d]
+    "The modalities' rows one above the other, cut to the same number of columns."
+    if key is None:
+        return raw_stacked({name: components_of(a, name) for name, a in mdata.mod.items()})
+    missing = [name for name, a in mdata.mod.items() if key not in a.obsm]
+    if missing:
+        raise DataError(f"{', '.join(missing)}: no obsm[{key!r}]; call model.embed(mdata) first")
+    return np.vstack([a.obsm[key] for a in mdata.mod.values()])
 
 
 def plot_integration(

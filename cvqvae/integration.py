@@ -185,7 +185,8 @@ def embed(
     """Write the embeddings into `data` and return it.
 
     Sets per modality `obsm["X_cvqvae"]` (z as `embed_all` says it, float32 [n, d]), `obsm["X_cvqvae_quantized"]` (e, what decoders read: not moved as z is) and
-    `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z), `data.obs["cvqvae_code"]` (joint code, where the model has one); `data.uns["cvqvae"]` (parameters).
+    `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z), `data.obs["cvqvae_code"]` (joint code, where the model has one);
+    `data.uns["cvqvae"]` (parameters).
     Cells of one modality alone may come as AnnData. A batch that training has not seen is lined up with the training cells first.
     """
     mdata = self._checked(data)
@@ -230,7 +231,7 @@ def translate(
     to: str,  # name of the modality to predict
     source: str | None = None,  # name of the modality of an AnnData; None: found by its kind
     features: Sequence[str] | None = None,  # names to predict, or symbols of genes that are called by ids; None: all
-) -> AnnData:  # float32 [n, features], `obs` of the cells, `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components, `uns["cvqvae_translation"]` what the values are
+) -> AnnData:  # float32 [n, features], `obs` of the cells, `obsm["X_pca"]` or `["X_lsi"]` predicted components, `uns["cvqvae_translation"]` what the values are
     """Predict one modality from another, or from several: normalised values with the target's feature names.
 
     RNA is log1p of counts per `transforms[to].target_sum`, the median total of the training cells; proteins are centred log-ratios, peaks TF-IDF.

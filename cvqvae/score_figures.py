@@ -35,8 +35,8 @@ UP, DOWN = "0 to 1, more is better", "0 to 1, less is better"
 ABOUT = {
     "nmi": (UP, "how well clusters of the space match the cell types"),
     "label_asw": (UP, "are cell types compact and apart; 0.5: they overlap as much as they are apart"),
-    "cell_cycle": (UP, "the cell cycle explains as much of the space as of the RNA before (CC)"),
-    "trajectory": (UP, "a known order of the cells is kept (TC); 0.5: unrelated, 0: reversed"),
+    "cell_cycle": (UP, "cell cycle: it explains as much of the space as of the RNA before"),
+    "trajectory": (UP, "trajectory: a known order of the cells is kept; 0.5: unrelated, 0: reversed"),
     "batch_asw": (UP, "are batches mixed within every cell type; noise has about 1, too"),
     "graph_connectivity": (UP, "is every cell type one connected piece; noise may be, too"),
     "trajectory_batch": (UP, "TC, measured within each batch"),

@@ -100,7 +100,7 @@ def predict_features(
     for start in range(0, len(components), size):
         yield transform.inverse_transform(components[start : start + size])[:, columns]
 
-# %% ../nbs/05_translation.ipynb #b5853f1b
+# %% ../nbs/05_translation.ipynb #e5b1a202
 def table_of(
     data: MuData,  # cells of any modalities
 ) -> pd.DataFrame:  # index: `obs_names`; a new table
@@ -110,7 +110,7 @@ def table_of(
     own = data.obs[[column for column in data.obs if str(column).split(":", 1)[0] not in modalities]]
     return own.join(merged[[column for column in merged if column not in own]])
 
-
+# %% ../nbs/05_translation.ipynb #b5853f1b
 def values_of(
     transform: Components,  # of the predicted modality
 ) -> str:  # for people

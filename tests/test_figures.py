@@ -106,7 +106,8 @@ def test_long_notes_stay_below_a_narrow_table(columns, tmp_path):
 
 
 def test_reasons_are_told_in_the_names_of_the_columns():
-    rows = pd.DataFrame([("ours", "joint", "op_mean", "without nmi, label_asw; none of batch_asw could be computed")], columns=["method", "view", "metric", "reason"])
+    row = ("ours", "joint", "op_mean", "without nmi, label_asw; none of batch_asw could be computed")
+    rows = pd.DataFrame([row], columns=["method", "view", "metric", "reason"])
     assert reasons(rows).iloc[0].tolist() == ["ours", "joint", "mean of six", "without NMI, cell-type ASW; none of batch ASW could be computed"]
 
 
