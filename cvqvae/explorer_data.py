@@ -25,7 +25,7 @@ from .checks import in_order
 from .code_names import specific_features
 from .components import ScaledPCA
 from .exchange import embedded
-from .figures import group_colours
+from .figures import filled, group_colours
 from .integration import CVQVAE
 from .mosaic import merged_obs
 from .normalisation import inverse_frequency
@@ -51,7 +51,7 @@ def explored(
         return _explored_matrix(data, z)
     merged = merged_obs(dict(data.mod), cells).drop(columns="cvqvae_code", errors="ignore")
     plain = {*map(str, data.obs), *map(str, merged)}
-    own = data.obs[[column for column in data.obs if ":" not in str(column) or str(column).split(":", 1)[1] not in plain]]
+    own = data.obs[[column for column in data.obs if column != "cvqvae_code" and ":" not in str(column) or str(column).split(":", 1)[1] not in plain]]
     there = {name: adata for name, adata in data.mod.items() if "X_cvqvae" in adata.obsm}
     latents = {name: pd.DataFrame(adata.obsm["X_cvqvae"], adata.obs_names).reindex(cells).to_numpy(np.float32) for name, adata in there.items()}
     codes = {name: adata.obs["cvqvae_code"].astype(str).reindex(cells) for name, adata in data.mod.items() if "cvqvae_code" in adata.obs}
@@ -63,9 +63,10 @@ def _explored_matrix(adata: AnnData, z: np.ndarray) -> Explored:
     kind, start, code = modality_kind(adata), "X_cvqvae_", "cvqvae_code"
     latents = {key.removeprefix(start): np.asarray(adata.obsm[key], np.float32) for key in adata.obsm if key.startswith(start)}
     latents.pop("quantized", None)
-    found = {column: kind if column == code else column.removeprefix(f"{code}_") for column in adata.obs if column.startswith(code)}
+    written = [column for column in adata.obs if column.startswith(code)]
+    found = {column: kind if column == code else column.removeprefix(f"{code}_") for column in written if column != code or len(written) == 1}
     codes = {name: adata.obs[column].astype(str).where(adata.obs[column].notna()) for column, name in found.items()}
-    return Explored(adata.obs.drop(columns=list(found)), z, {kind: adata}, latents, codes)
+    return Explored(adata.obs.drop(columns=written), z, {kind: adata}, latents, codes)
 
 # %% ../nbs/08_explorer_data.ipynb #823f6155
 def check_roles(
@@ -113,7 +114,7 @@ def group_column(
     groups: pd.Series,  # group of each cell [n], missing values allowed
 ) -> dict:  # names, colours and packed uint16 [n], 65535 for missing
     "Groups of cells, coloured as in the figures; numbers in their order."
-    texts = groups.astype(object).where(groups.notna()).map(str, na_action="ignore")
+    texts = filled(groups).map(str, na_action="ignore")
     colours = group_colours(texts.dropna())
     names = in_order(colours)
     codes = pd.Categorical(texts, categories=names).codes.astype(np.int64)

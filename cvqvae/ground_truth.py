@@ -114,7 +114,10 @@ def named_column(
 
 
 def _named(mdata: MuData, key: str | None, parameter: str) -> tuple:  # (values, object [n], or None; reason)
-    return (None, f"no column was named ({parameter})") if key is None else (named_column(mdata, key, parameter).astype(object).to_numpy(), "")
+    column = None if key is None else named_column(mdata, key, parameter)
+    if column is not None and column.notna().any():
+        return column.astype(object).to_numpy(), ""
+    return None, f"no column was named ({parameter})" if column is None else f"the column {key!r} is empty ({parameter})"
 
 # %% ../nbs/06_ground_truth.ipynb #cfa56082
 _KIND_WORDS = {"rna": ("rna", "gex", "gene"), "atac": ("atac", "peak"), "protein": ("adt", "protein")}

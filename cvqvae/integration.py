@@ -25,7 +25,7 @@ from .cells import KINDS, DataError, kinds_of, modality_kind
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
-from .containers import as_mudata, place_latent, storable, warn_of_empty, write_latent
+from .containers import as_mudata, place_latent, storable, warn_of_empty, write_codes, write_latent
 from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
@@ -36,7 +36,7 @@ from .presets import Preset, check_setting, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors, widths_of
 from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
 from .training import TrainingConfig
-from .translation import feature_positions, predict_features, predict_from_measured, values_of
+from .translation import feature_positions, predict_features, predict_from_measured, table_of, values_of
 
 # %% ../nbs/05_integration.ipynb #a97ac24c
 class CVQVAE:
@@ -189,7 +189,8 @@ def embed(
     """Write the embeddings into `data` and return it.
 
     Sets per modality `obsm["X_cvqvae"]` (z as `embed_all` says it, float32 [n, d]), `obsm["X_cvqvae_quantized"]` (e, what decoders read: not moved as z is) and
-    `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z); `data.uns["cvqvae"]` (parameters).
+    `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z), `data.obs["cvqvae_code"]` (joint code, where the model has one);
+    `data.uns["cvqvae"]` (parameters).
     Cells of one modality alone may come as AnnData. A batch that training has not seen is lined up with the training cells first.
     """
     mdata = self._checked(data)
@@ -201,6 +202,7 @@ def embed(
     target = data if isinstance(data, AnnData) else mdata
     if target is mdata:
         mdata.obsm["X_cvqvae"] = latents[JOINT].z.numpy()
+        write_codes(mdata, latents[JOINT].codes)
     target.uns["cvqvae"] = self.parameters()
     return target
 
@@ -233,7 +235,7 @@ def translate(
     to: str,  # name of the modality to predict
     source: str | None = None,  # name of the modality of an AnnData; None: found by its kind
     features: Sequence[str] | None = None,  # names to predict, or symbols of genes that are called by ids; None: all
-) -> AnnData:  # float32 [n, features], `obsm["X_pca"]` or `obsm["X_lsi"]` the predicted components, `uns["cvqvae_translation"]` what the values are
+) -> AnnData:  # float32 [n, features], `obs` of the cells, `obsm["X_pca"]` or `["X_lsi"]` predicted components, `uns["cvqvae_translation"]` what the values are
     """Predict one modality from another, or from several: normalised values with the target's feature names.
 
     RNA is log1p of counts per `transforms[to].target_sum`, the median total of the training cells; proteins are centred log-ratios, peaks TF-IDF.
@@ -252,7 +254,7 @@ def translate(
         raise DataError(f"{data.n_obs - n} of {data.n_obs} cells have none of {', '.join(sources)}: leave them out.")
     components = predict_from_measured(self.module, groups, self.modalities.index(to))
     values = np.concatenate(list(predict_features(transform, components, columns)))
-    result = AnnData(values, obs=pd.DataFrame(index=data.obs_names), var=transform.var.iloc[columns].copy())
+    result = AnnData(values, obs=table_of(data), var=transform.var.iloc[columns].copy())
     result.obsm[transform.slot] = components
     result.var["feature_types"] = pd.Categorical([KINDS[transform.kind]] * result.n_vars)
     result.uns["cvqvae_translation"] = {"from": " and ".join(sources), "to": to, "values": values_of(transform)}

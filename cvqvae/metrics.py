@@ -16,7 +16,7 @@ import pandas as pd
 from .alignment import Estimate, foscttm, label_transfer
 from .cells import DataError
 from .ground_truth import MetricAbsent, Rows, Truth, raw_joint, raw_stacked, rows_of
-from .measures import batch_asw, cell_cycle, graph_connectivity, label_asw, neighbour_graph, nmi, trajectory
+from .measures import batch_asw, cell_cycle, graph_connectivity, label_asw, neighbour_graph, nmi, several_types, trajectory
 
 # %% ../nbs/06_metrics.ipynb #0cd89f9d
 METRICS = {
@@ -55,8 +55,12 @@ def totals(
     found = {group: mean_of(values, names) for group, names in groups.items()}
     (biology, lost), (batch, lost_too) = found["biology"], found["batch"]
     score = 0.6 * biology + 0.4 * batch
-    found["score"] = (score, "; ".join(filter(None, (lost, lost_too))))
-    return found | {"op_mean": mean_of(values, OPEN_PROBLEMS)}
+    found["score"] = (score, "; ".join(filter(None, (lost, lost_too))) if np.isfinite(score) else _absent_groups(found))
+    return found | {"op_mean": mean_of(values, OPEN_PROBLEMS) if np.isfinite(score) else (np.nan, _absent_groups(found))}
+
+
+def _absent_groups(found: dict) -> str:
+    return "; ".join(note for group in ("biology", "batch") for value, note in [found[group]] if np.isnan(value))
 
 # %% ../nbs/06_metrics.ipynb #fc5e91cb
 ADDED = {}
@@ -78,7 +82,9 @@ def _calls(
     rows: Rows,  # what is known about the rows
     options: dict,  # resolutions, clustering, max_cells, seed
 ) -> dict:  # metric -> function without arguments that returns (value, note)
-    "The measures, bound to one embedding; the graph is built on first use."
+    "The measures, bound to one embedding and its graph; with fewer than 3 rows, each says so."
+    if len(z) < 3:
+        return {name: lambda: _too_few(len(z)) for name in METRICS}
     graph = neighbour_graph(z, seed=options["seed"])
     clusters = {name: options[name] for name in ("resolutions", "clustering", "seed")}
     sampled = {name: options[name] for name in ("max_cells", "seed")}
@@ -95,6 +101,10 @@ def _calls(
         "trajectory_batch": lambda: _mean_trajectory(graph, rows, batch),
         "modality_asw": lambda: _mixing(z, rows, rows.need("modality"), sampled),
     }
+
+
+def _too_few(n: int) -> None:
+    raise MetricAbsent(f"{n} rows are scored, at least 3 are needed: cells without a label, or with an ignored one, are left out")
 
 # %% ../nbs/06_metrics.ipynb #43337894
 def _mixing(
@@ -269,13 +279,19 @@ def _alignment(
     "FOSCTTM and label transfer from the first to the second modality; of more than two, means over all pairs."
     keep, rows = truth.mask("joint"), rows_of(truth, "joint")
     pairs = list(combinations([np.asarray(block)[keep] for block in blocks], 2))
-    there = lambda first, second: _with_note(label_transfer(first, second, rows.need("labels"), **sampled))
+    near = lambda first, second: _with_note(foscttm(first, second, **sampled)) if keep.sum() > 2 else _too_few(keep.sum())
+    there = lambda first, second: _with_note(_transferred(first, second, rows.need("labels"), sampled))
     found = {
-        "foscttm": _over_pairs([_with_note(foscttm(first, second, **sampled)) for first, second in pairs]),
+        "foscttm": _attempt(lambda: _over_pairs([near(first, second) for first, second in pairs])),
         "label_transfer": _attempt(lambda: _over_pairs([there(first, second) for first, second in pairs])),
         "label_transfer_back": _attempt(lambda: _over_pairs([there(second, first) for first, second in pairs])),
     }
     return pd.DataFrame([(name, "alignment", *result) for name, result in found.items()], columns=["metric", "group", "value", "reason"])
+
+
+def _transferred(first: np.ndarray, second: np.ndarray, labels: np.ndarray, sampled: dict) -> Estimate:
+    several_types(labels, len(first))
+    return label_transfer(first, second, labels, **sampled)
 
 
 def _over_pairs(found: list[tuple]) -> tuple:

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex, to_rgb
 from scipy.spatial.distance import cdist
 
 from cvqvae.collapse import plot_losses
 from cvqvae.compiled import import_umap
 from cvqvae.curves import code_purity, plot_code_usage, plot_history, usage_label
-from cvqvae.figures import MISSING_COLOUR, group_colours, palette, plot_integration, plot_umaps, save_figure, umap_coordinates
+from cvqvae.figures import MISSING_COLOUR, contrast, filled, group_colours, palette, plot_integration, plot_umaps, save_figure, umap_coordinates
 from cvqvae.integration import CVQVAE
-from cvqvae.score_figures import absence_notes, best_rows, plot_scores, style_scores
+from cvqvae.score_figures import about_columns, absence_notes, best_rows, plot_scores, reasons, style_scores, without_repeats
 from cvqvae.simulation import simulate
 
 TABLE = pd.DataFrame({"nmi": [0.61, 0.70, 0.9], "trajectory": [0.5, np.nan, 0.4], "foscttm": [0.48, 0.03, 0.01]}, index=["raw", "ours", "random"])
@@ -93,6 +94,41 @@ def test_why_a_number_is_missing_stands_below_the_table():
     assert "no pseudotime" in plot_scores(TABLE, notes=notes).axes[0].get_xlabel()
 
 
+@pytest.mark.parametrize("columns", [["foscttm"], ["foscttm", "nmi"], list(TABLE)])
+def test_long_notes_stay_below_a_narrow_table(columns, tmp_path):
+    note = "none of NMI, cell-type ASW, CC, TC, batch ASW, graph conn. could be computed; " * 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_figure(plot_scores(TABLE[columns], "stacked", [note] * 4), tmp_path / "scores")
+    assert plot_scores(TABLE, notes=[note]).axes[0].get_xlabel().startswith("not measurable:")
+    height, width = plt.imread(tmp_path / "scores.png").shape[:2]
+    assert width < 150 * 6.5 and height < 150 * 8
+
+
+def test_reasons_are_told_in_the_names_of_the_columns():
+    row = ("ours", "joint", "op_mean", "without nmi, label_asw; none of batch_asw could be computed")
+    rows = pd.DataFrame([row], columns=["method", "view", "metric", "reason"])
+    assert reasons(rows).iloc[0].tolist() == ["ours", "joint", "mean of six", "without NMI, cell-type ASW; none of batch ASW could be computed"]
+
+
+def test_a_repeated_score_is_left_out_and_every_column_is_explained():
+    table = pd.DataFrame({"score": [0.5, np.nan], "score_shared": [0.5, np.nan]}, index=["ours", "raw"])
+    assert list(without_repeats(table)) == ["score"] and list(without_repeats(table + [0, 0.1])) == list(table)
+    assert about_columns(TABLE).count("\n- ") == TABLE.shape[1] - 1 and "**FOSCTTM** (0 to 1, less is better)" in about_columns(TABLE)
+
+
+def test_places_of_a_picture_are_kept_where_asked():
+    mdata = simulate(n_cells=60, n_genes=300, n_peaks=300, seed=0)
+    for name, adata in mdata.mod.items():
+        adata.obsm["X_pca" if name == "rna" else "X_lsi"] = adata.obsm["X_cvqvae"] = np.random.default_rng(0).normal(size=(60, 3))
+    plot_integration(mdata, max_cells=40)
+    assert "X_umap" not in mdata["rna"].obsm
+    drawn = plot_integration(mdata, max_cells=40, keep=True).axes[1].collections[0].get_offsets()
+    places = np.vstack([adata.obsm["X_umap"] for adata in mdata.mod.values()])
+    assert places.dtype == np.float32 and np.isfinite(places).all(1).sum() == len(drawn) == 80
+    assert np.allclose(np.sort(places[np.isfinite(places).all(1)], axis=0), np.sort(np.asarray(drawn), axis=0))
+
+
 def test_longer_bars_are_better_in_every_column():
     bars = {round(bar.get_x()): [] for bar in plot_scores(TABLE).axes[0].patches}
     for bar in plot_scores(TABLE).axes[0].patches:
@@ -107,6 +143,48 @@ def test_cells_without_a_label_are_grey_and_named():
     colours = figure.axes[0].collections[0].get_facecolors()
     assert np.allclose(colours[:2, :3], 0xDD / 255) and not np.allclose(colours[2:, :3], 0xDD / 255)
     assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["B", "T", "missing"]
+
+
+def lab(colour):
+    "CIE L*a*b* of a colour."
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear / [0.9505, 1, 1.089]
+    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
+
+
+def test_every_group_is_seen_on_white_and_is_not_the_next_one():
+    assert contrast("#ffffff") == pytest.approx(1) and contrast("#000000") == pytest.approx(21)
+    for n in range(2, 103):
+        colours = palette(n)
+        assert len(set(colours)) == n and min(map(contrast, colours)) >= 1.6, n
+        places = np.array([lab(colour) for colour in [*colours, MISSING_COLOUR]])
+        apart = cdist(places, places)[np.triu_indices(n + 1, 1)].min()
+        assert apart > (9 if n <= 60 else 4), (n, apart)
+    assert len(palette(300)) == 300
+
+
+def test_colours_that_scanpy_left_are_kept():
+    mdata = simulate(n_cells=60, n_genes=300, n_peaks=300, seed=0)
+    types = list(mdata["rna"].obs["cell_type"].cat.categories)
+    for adata in mdata.mod.values():
+        adata.obsm["X_pca" if adata is mdata["rna"] else "X_lsi"] = adata.obsm["X_cvqvae"] = np.random.default_rng(0).normal(size=(60, 3))
+    own = {name: f"#0000{i:02x}" for i, name in enumerate(types, 10)}
+    for colours, kept in ((list(own.values()), True), (["red"], False), (["no colour"] * len(types), False)):
+        mdata["rna"].uns["cell_type_colors"] = np.array(colours)
+        handles = plot_integration(mdata, "cell_type").axes[-2].get_legend().legend_handles
+        drawn = {handle.get_label(): to_hex(handle.get_color()) for handle in handles}
+        assert (drawn == {name: own[name] for name in drawn}) is kept
+
+
+def test_numbers_of_clusters_stay_whole_where_some_cells_have_none():
+    clusters = pd.Series([10.0, 2.0, np.nan, 0.0])
+    for column in (clusters, clusters.astype("category"), clusters.astype(object)):
+        assert list(group_colours(filled(column))) == ["0", "2", "10", "missing"]
+        figure = plot_umaps({"a": np.zeros((4, 2))}, {"cluster": column})
+        assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["0", "2", "10", "missing"]
+    assert filled(pd.Series([0.5, np.nan])).tolist()[0] == 0.5
 
 
 def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):

@@ -69,6 +69,32 @@ def test_embedding_survives_a_file(fitted, tmp_path):
     again = mudata.read(tmp_path / "integrated.h5mu")
     assert np.array_equal(again.obsm["X_cvqvae"], mdata.obsm["X_cvqvae"])
     assert again.uns["cvqvae"]["preset"] == "default"
+    assert again.obs["cvqvae_code"].astype(int).tolist() == model.codes(mdata)["joint"].tolist()
+    assert again["rna"].obs["cvqvae_code"].astype(int).tolist() == model.codes(mdata)["rna"].tolist()
+
+
+def test_cells_without_anything_measured_have_no_joint_code(fitted):
+    model, mdata = fitted
+    proteins = simulate(n_cells=2, kind="protein", n_genes=300)["protein"]
+    proteins.obs_names = ["x", "y"]
+    mosaic = MuData({"rna": mdata["rna"][:200].copy(), "atac": mdata["atac"][150:].copy(), "other": proteins})
+    model.embed(mosaic)
+    assert mosaic.obs_names[mosaic.obs["cvqvae_code"].isna()].tolist() == ["x", "y"]
+
+
+def test_a_prediction_keeps_what_is_told_of_its_cells(fitted, tmp_path):
+    model, mdata = fitted
+    alone = mdata["rna"][::2].copy()
+    predicted = model.translate(alone, to="atac")
+    pd.testing.assert_frame_equal(predicted.obs, alone.obs)
+    predicted.obs["mine"] = 1
+    assert "mine" not in alone.obs
+    container = MuData({"rna": alone})
+    container.obs["donor"] = "d1"
+    container["rna"].obs["donor"] = "d2"
+    assert list(model.translate(container, to="atac").obs["donor"]) == ["d1"] * alone.n_obs
+    predicted.write_h5ad(tmp_path / "predicted.h5ad")
+    assert list(ad.read_h5ad(tmp_path / "predicted.h5ad").obs["cell_type"]) == list(alone.obs["cell_type"])
 
 
 def test_a_saved_model_is_the_same_model(fitted, tmp_path):
@@ -281,6 +307,7 @@ def test_a_model_without_codes_leaves_no_codes_of_another():
     mdata = simulate(n_cells=80, n_genes=200, n_peaks=300, seed=0)
     for variant in ("cvqvae", "cvae"):
         CVQVAE(mdata, variant=variant, epochs=2, **SMALL).fit(progress=False).embed()
+        assert ("cvqvae_code" in mdata.obs) is (variant == "cvqvae")
     assert "cvqvae_code" not in mdata["rna"].obs and "X_cvqvae_quantized" not in mdata["atac"].obsm
 
 

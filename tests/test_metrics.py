@@ -185,6 +185,34 @@ def test_one_batch_leaves_the_batch_group_to_graph_connectivity():
     assert "batch_asw" in table.loc["score", "reason"]
 
 
+@pytest.mark.parametrize("view", ["joint", "stacked"])
+def test_noise_has_no_score_where_there_is_one_cell_type(view):
+    labels, batch = np.repeat("T", 120).astype(object), truth_of().batch
+    for kept in (None, np.arange(120) > 0):
+        truth = Truth(labels=np.where(np.arange(120) > 0, labels, "B"), batch=batch, kept=kept) if kept is not None else Truth(labels=labels, batch=batch)
+        scores = evaluate({}, truth, views=(view,), resolutions=2).set_index("metric")
+        for name in ("nmi", "label_asw", "biology", "score", "op_mean") + (("label_transfer", "label_transfer_back") if view == "stacked" else ()):
+            assert np.isnan(scores.loc[name, "value"]) and scores.loc[name, "reason"], name
+        assert "at least 2 cell types are needed, found 1" in scores.loc["nmi", "reason"] and np.isfinite(scores.loc["batch", "value"])
+        assert "score_shared" not in scores.index or np.isnan(scores.loc["score_shared", "value"])
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_hardly_any_label_is_absent_with_a_reason(known):
+    truth = truth_of()
+    truth.labels[known:] = None
+    scores = evaluate({"model": {"first": truth.components["rna"], "second": truth.components["rna"], "joint": truth.components["rna"]}}, truth, resolutions=2)
+    joint = scores[scores["view"] == "joint"]
+    assert joint["value"].isna().all() and (joint["reason"] != "").all()
+
+
+def test_a_column_of_labels_that_is_empty_is_none():
+    mdata = simulate(n_cells=60, n_genes=300, n_peaks=300, seed=0)
+    mdata.obs["type"] = pd.Series([None] * 60, mdata.obs_names, dtype=object)
+    truth = Truth.from_mudata(mdata, "batch", "type")
+    assert truth.labels is None and truth.reasons["labels"] == "the column 'type' is empty (labels_key)" and truth.kept.all()
+
+
 def test_missing_and_ignored_labels_are_not_scored():
     truth = truth_of()
     truth.kept = np.arange(120) < 90

@@ -170,8 +170,13 @@ def test_proteins_without_labels_or_batch(tmp_path):
     out = runs.run_analysis("integrate", said, tmp_path / "plain")
     scores = pd.read_csv(out / "scores.csv")
     absent = scores[(scores["metric"] == "nmi") & (scores["method"] == "cvqvae")]
-    assert absent["value"].isna().all() and absent["reason"].str.contains("no column was named").all()
-    rna, proteins = mudata.read_h5mu(out / "integrated.h5mu").mod.values()
+    assert absent["value"].isna().all() and absent["reason"].str.contains("no column was named \\(--labels\\)").all()
+    report = (out / "integrate.html").read_text()
+    assert "constrained_layout" not in report and "labels_key" not in report and "all cells" not in report.split("most frequent codes")[1].split("</table>")[0]
+    assert "score (shared)" not in report.split("Stacked")[1]
+    integrated = mudata.read_h5mu(out / "integrated.h5mu")
+    rna, proteins = integrated.mod.values()
+    assert integrated.obs["cvqvae_code"].notna().all() and rna.obsm["X_umap"].shape == proteins.obsm["X_umap"].shape == (rna.n_obs, 2)
     assert type(proteins.X) is type(proteins.layers["counts"]) is np.ndarray and rna.layers["counts"].format == "csr"  # as totalVI reads them
 
 
