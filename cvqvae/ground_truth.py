@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import scanpy as sc
+import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from .backed import is_stored
+from .backed import is_stored, stored_once
 from .cells import DataError, counts_of, modality_kind
 from .mosaic import merged_obs
 from .names import without_genome
@@ -219,10 +220,7 @@ def cell_cycle_scores(
     scores = np.zeros((rna.n_obs, 2))
     for name in np.unique(batch):
         rows = batch == name
-        values = counts[rows].astype(np.float32)
-        if hasattr(values, "sum_duplicates"):  # sparse, with entries in parts perhaps
-            values.sum_duplicates()
-        part = AnnData(values, var=pd.DataFrame(index=rna.var_names))
+        part = AnnData(stored_once(sp.csr_matrix(counts[rows], dtype=np.float32)), var=pd.DataFrame(index=rna.var_names))
         sc.pp.normalize_total(part)
         sc.pp.log1p(part)
         with keeping_numpy_state():
