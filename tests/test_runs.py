@@ -171,9 +171,10 @@ def test_proteins_without_labels_or_batch(tmp_path):
     scores = pd.read_csv(out / "scores.csv")
     absent = scores[(scores["metric"] == "nmi") & (scores["method"] == "cvqvae")]
     assert absent["value"].isna().all() and absent["reason"].str.contains("no column was named \\(--labels\\)").all()
-    report = (out / "integrate.html").read_text()
-    assert "constrained_layout" not in report and "labels_key" not in report and "all cells" not in report.split("most frequent codes")[1].split("</table>")[0]
-    assert "score (shared)" not in report.split("Stacked")[1]
+    cells = nbformat.read(out / "integrate.ipynb", 4).cells
+    told = "".join(str(output) for cell in cells for output in cell.get("outputs", []))
+    assert not [word for word in ("constrained_layout", "labels_key", "score (shared)", "'share'", "<th>share</th>") if word in told]
+    assert "**FOSCTTM** (0 to 1, less is better)" in told and "(--labels)" in told
     integrated = mudata.read_h5mu(out / "integrated.h5mu")
     rna, proteins = integrated.mod.values()
     assert integrated.obs["cvqvae_code"].notna().all() and rna.obsm["X_umap"].shape == proteins.obsm["X_umap"].shape == (rna.n_obs, 2)
