@@ -51,7 +51,8 @@ def explored(
         return _explored_matrix(data, z)
     merged = merged_obs(dict(data.mod), cells).drop(columns="cvqvae_code", errors="ignore")
     plain = {*map(str, data.obs), *map(str, merged)}
-    own = data.obs[[column for column in data.obs if column != "cvqvae_code" and ":" not in str(column) or str(column).split(":", 1)[1] not in plain]]
+    own = data.obs[[column for column in data.obs if ":" not in str(column) or str(column).split(":", 1)[1] not in plain]]
+    own = own.drop(columns="cvqvae_code", errors="ignore")
     there = {name: adata for name, adata in data.mod.items() if "X_cvqvae" in adata.obsm}
     latents = {name: pd.DataFrame(adata.obsm["X_cvqvae"], adata.obs_names).reindex(cells).to_numpy(np.float32) for name, adata in there.items()}
     codes = {name: adata.obs["cvqvae_code"].astype(str).reindex(cells) for name, adata in data.mod.items() if "cvqvae_code" in adata.obs}
