@@ -29,7 +29,8 @@ KEPT = {
     "integrate": ["scores.csv", "figures/umap.png"],
     "benchmark": ["scores.csv", "figures/umap-*.png"],
     "ablation": ["scores.csv", "collapse.csv", "figures/*.png"],
-    "biology": ["growth.csv", "label-transfer.csv", "pseudotime-agreement.csv", "figures/*.png"],
+    "biology": ["growth.csv", "label-transfer.csv", "pseudotime-agreement.csv", "pseudotime-agreement-cells.csv"]
+    + [f"figures/{name}.png" for name in ("types", "genes", "pseudotime", "markers-types", "markers-codes", "metacells*", "label-transfer")],
 }
 
 
