@@ -7,9 +7,10 @@ __all__ = ['CONVERTERS', 'split_openproblems', 'unpacked', 'read_openproblems', 
            'read_shareseq', 'read_10x_folder']
 
 # %% ../nbs/00_public.ipynb #06fb031d
-import hashlib
 import csv
+import hashlib
 import os
+import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -181,7 +182,9 @@ def read_10x_folder(
         raise DataError(f"{folder} is no readable 10x folder: copy or download its files again. [{type(error).__name__}: {error}]") from error
     var = pd.DataFrame({"gene_ids": table[0].to_numpy()}, index=table[min(1, table.shape[1] - 1)].to_numpy())
     var["feature_types"] = table[2].to_numpy() if 2 in table else "Gene Expression"
-    return ad.AnnData(matrix, obs=pd.DataFrame(index=cells[0].to_numpy()), var=var)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique")  # settled where the kinds are taken apart
+        return ad.AnnData(matrix, obs=pd.DataFrame(index=cells[0].to_numpy()), var=var)
 
 
 def _only(folder: Path, *names: str) -> Path:
