@@ -595,7 +595,7 @@ def stacked(mdata):
 def write_10x_folder(folder, adata, packed=True, prefix=""):
     folder.mkdir()
     table = ["\t".join((name, name, kind)) for name, kind in adata.var["feature_types"].items()]
-    mmwrite(folder / "matrix", sp.csr_matrix(adata.X, dtype=int).T)
+    mmwrite(folder / "matrix.mtx", sp.csr_matrix(adata.X, dtype=int).T)
     texts = {"features.tsv": "\n".join(table), "barcodes.tsv": "\n".join(adata.obs_names), "matrix.mtx": (folder / "matrix.mtx").read_text()}
     (folder / "matrix.mtx").unlink()
     for name, text in texts.items():
