@@ -123,7 +123,7 @@ def genes_of(
 # %% ../nbs/08_biology.ipynb #51ee0729
 def plot_genes(
     coordinates: np.ndarray,  # of a picture of the space, float [n, 2]
-    expression: AnnData,  # of `gene_expression`
+    expression: AnnData,  # of `gene_expression`, or other values with their unit in `var["unit"]`
     genes: list[str],  # names or symbols, a panel for each
 ) -> Figure:
     "The integrated space, coloured by the expression of genes (Figure 5); a figure that says so where there are none."
