@@ -150,8 +150,9 @@ def few_codes(
     model, config = trainer.model.config, trainer.config
     changes = [] if config.kmeans_codes else ["kmeans_codes=True (codes start at cells)"]
     if model.revive_below == 0:
-        faded = max(0.01, model.decay ** (config.epochs * trainer.steps_per_epoch / 2))  # the moving count of an unused code half-way
-        changes.append(f"revive_below={faded:.2g} (unused codes move to cells)")
+        faded = model.decay ** (config.epochs * trainer.steps_per_epoch / 2)  # the moving count of an unused code half-way
+        alike = min(config.batch_size, len(trainer.train_data)) / model.n_codes  # that of every code where all are used alike
+        changes.append(f"revive_below={max(0.01, min(faded, alike / 2)):.2g} (unused codes move to cells)")
     changes += ["more epochs", f"a smaller n_codes than {model.n_codes}"]
     return f"Only about {alive:.0f} of {possible:,} possible codes are alive: cells of different kinds may share a code. Try {', or '.join(changes)}."
 
@@ -164,7 +165,7 @@ def watched_loss(
 
 
 class EarlyStopping(Callback):
-    "Stops when the loss has not improved for some epochs, and restores the best weights in any case."
+    "Stops when the loss has not fallen by `min_delta` for some epochs, and restores the weights of the lowest loss in any case."
 
     order = 10
 
@@ -174,13 +175,14 @@ class EarlyStopping(Callback):
         min_delta: float = 1e-4,  # smallest improvement that counts
     ):
         self.patience, self.min_delta = patience, min_delta
-        self.best, self.best_epoch, self.weights = math.inf, 0, None
+        self.best, self.mark, self.best_epoch, self.weights = math.inf, math.inf, 0, None
 
     def after_epoch(self, trainer) -> None:
         loss = watched_loss(trainer.row)
-        if loss < self.best - self.min_delta:
-            self.best, self.best_epoch = loss, trainer.epoch
-            self.weights = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
+        if loss < self.best:
+            self.best, self.weights = loss, {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
+        if loss < self.mark - self.min_delta:
+            self.mark, self.best_epoch = loss, trainer.epoch
         elif trainer.epoch - self.best_epoch >= self.patience:
             raise StopTraining
 
@@ -189,11 +191,11 @@ class EarlyStopping(Callback):
             trainer.model.load_state_dict(self.weights)
 
     def state(self) -> dict[str, Tensor]:
-        numbers = {"best": torch.tensor(self.best, dtype=torch.float64), "best_epoch": torch.tensor(self.best_epoch)}
-        return numbers | {f"weights.{name}": value for name, value in (self.weights or {}).items()}
+        numbers = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("best", "mark")}
+        return numbers | {"best_epoch": torch.tensor(self.best_epoch)} | {f"weights.{name}": value for name, value in (self.weights or {}).items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self.best, self.best_epoch = state["best"].item(), int(state["best_epoch"])
+        self.best, self.mark, self.best_epoch = state["best"].item(), state["mark"].item(), int(state["best_epoch"])
         weights = {name.removeprefix("weights."): value for name, value in state.items() if name.startswith("weights.")}
         self.weights = weights or None
 

@@ -76,14 +76,16 @@ def score_summary(
     scores: pd.DataFrame,  # long table of `run_benchmark`
     marks: tuple[str, str] = ("**", "**"),  # around the best of each column
 ) -> pd.DataFrame:  # str, methods x joint, stacked, FOSCTTM, seconds; a dash where there is nothing
-    "Mean score of both views over the metrics that no method lacks, FOSCTTM and seconds of every method that gave a result; `random` is left out."
+    "Mean score of both views over the metrics that no method lacks, FOSCTTM and seconds of every method that gave a result (with † where a time limit stopped it); `random` is left out."
     joint, stacked, cost = (mean_and_spread(scores, view)[0] for view in ("joint", "stacked", "run"))
     wanted = {"joint": joint.get("score_shared"), "stacked": stacked.get("score_shared"), "foscttm": stacked.get("foscttm")}
     found = pd.DataFrame(wanted, index=joint.index, dtype=float).drop(index="random", errors="ignore").dropna(how="all")
     best = best_rows(found)
     columns = {NAMES.get(name, name): [_cell(v, np.nan, marks if top else ("", "")) for v, top in zip(found[name], best[name])] for name in found}
-    seconds = cost.get("seconds", pd.Series(dtype=float)).reindex(found.index).map(lambda v: "–" if np.isnan(v) else f"{v:.0f}")
-    return pd.DataFrame(columns, index=found.index).assign(seconds=seconds)
+    seconds = cost.get("seconds", pd.Series(dtype=float)).reindex(found.index)
+    stopped = set(scores.loc[scores["reason"].fillna("").str.startswith("stopped by"), "method"])
+    written = ["–" if np.isnan(value) else f"{value:.0f}" + "†" * (method in stopped) for method, value in seconds.items()]
+    return pd.DataFrame(columns, index=found.index).assign(seconds=written)
 
 # %% ../nbs/08_tables.ipynb #a4bfdd76
 def absences(

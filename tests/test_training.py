@@ -12,7 +12,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from cvqvae.batches import CellData, batches_of, split_rows
+from cvqvae.batches import CellData, batches_of, epoch_generator, shares_of, split_rows
 from cvqvae.callbacks import Callback, DivergedError, EarlyStopping, StopTraining
 from cvqvae.checks import DataError
 from cvqvae.checkpoints import Checkpoint, ResumeFrom
@@ -164,9 +164,16 @@ def test_cuts_cover_every_cell_once():
             cuts = batches_of(n, size)
             assert [start for start, _ in cuts[1:]] == [stop for _, stop in cuts[:-1]]
             assert (cuts[0][0], cuts[-1][1]) == (0, n)
-            assert all(stop - start >= 2 for start, stop in cuts)
+            assert all(stop - start >= min(n, max(2, size // 8)) for start, stop in cuts)
     train, held_out = split_rows(11, 0.3, seed=4)
     assert sorted([*train.tolist(), *held_out.tolist()]) == list(range(11)) and len(held_out) == 3
+
+
+def test_a_group_of_few_incomplete_cells_is_trained_on_whole():
+    for n, steps, size in ((50, 60, 128), (5, 3, 16), (2, 9, 2), (700, 20, 256)):
+        shares = shares_of(n, steps, size, epoch_generator(0, 0))
+        assert len(shares) == steps and torch.cat(shares).sort().values.tolist() == list(range(n))
+        assert all(len(share) == 0 or len(share) >= min(n, max(2, size // 8)) for share in shares)
 
 
 def test_too_few_cells_and_bad_settings_are_refused():
