@@ -18,6 +18,7 @@ from cvqvae.figures import MISSING_COLOUR, contrast, filled, group_colours, pale
 from cvqvae.integration import CVQVAE
 from cvqvae.score_figures import about_columns, absence_notes, best_rows, plot_scores, reasons, style_scores, without_repeats
 from cvqvae.simulation import simulate
+from cvqvae.tables import ORDER, about_table, benchmark_table
 
 TABLE = pd.DataFrame({"nmi": [0.61, 0.70, 0.9], "trajectory": [0.5, np.nan, 0.4], "foscttm": [0.48, 0.03, 0.01]}, index=["raw", "ours", "random"])
 
@@ -115,6 +116,15 @@ def test_a_repeated_score_is_left_out_and_every_column_is_explained():
     table = pd.DataFrame({"score": [0.5, np.nan], "score_shared": [0.5, np.nan]}, index=["ours", "raw"])
     assert list(without_repeats(table)) == ["score"] and list(without_repeats(table + [0, 0.1])) == list(table)
     assert about_columns(TABLE).count("\n- ") == TABLE.shape[1] - 1 and "**FOSCTTM** (0 to 1, less is better)" in about_columns(TABLE)
+
+
+def test_every_column_of_a_comparison_says_what_it_means_and_where_it_is_best():
+    rows = [("ours", 0, "joint", metric, "any", 0.5, "") for metric in ORDER] + [("ours", 0, "run", cost, "cost", 1.0, "") for cost in ("seconds", "peak_gib")]
+    scores = pd.DataFrame(rows, columns=["method", "seed", "view", "metric", "group", "value", "reason"])
+    columns = benchmark_table(scores, "joint").columns.drop("note")
+    lines = about_table(scores, "joint").splitlines()
+    assert [line[4 : line.index("**", 4)] for line in lines] == list(columns)
+    assert all("more is better" in line or "less is better" in line for line in lines)
 
 
 def test_places_of_a_picture_are_kept_where_asked():
