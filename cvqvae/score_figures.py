@@ -29,7 +29,7 @@ NAMES = {
     "nmi": "NMI", "label_asw": "cell-type ASW", "cell_cycle": "CC", "trajectory": "TC", "batch_asw": "batch ASW", "graph_connectivity": "graph conn.",
     "foscttm": "FOSCTTM", "label_transfer": "label transfer", "label_transfer_back": "label transfer (back)",
     "op_mean": "mean of six", "score_shared": "score (shared)", "trajectory_batch": "TC per batch",
-    "modality_asw": "modality ASW", "peak_gib": "GiB",
+    "modality_asw": "modality ASW", "ilisi": "iLISI", "peak_gib": "GiB",
 }  # fmt: skip
 UP, DOWN, COST = "0 to 1, more is better", "0 to 1, less is better", "less is better"
 ABOUT = {
@@ -41,6 +41,7 @@ ABOUT = {
     "graph_connectivity": (UP, "is every cell type one connected piece; noise may be, too"),
     "trajectory_batch": (UP, "TC, measured within each batch"),
     "modality_asw": (UP, "are the measurements mixed within every cell type; noise has about 1, too; in no total"),
+    "ilisi": (UP, "in how many batches the neighbours of a cell are, whatever its type; 0: one, 1: all alike; noise has the most; in no total"),
     "biology": (UP, "mean of those of NMI, cell-type ASW, CC and TC that could be measured"),
     "batch": (UP, "mean of those of batch ASW and graph conn. that could be measured"),
     "score": (UP, "0.6 times the biology and 0.4 times the batch: the paper's"),
