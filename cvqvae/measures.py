@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['neighbour_graph', 'partitions', 'several_types', 'nmi', 'silhouette_widths', 'label_asw', 'batch_asw',
-           'graph_connectivity', 'explained_share', 'cell_cycle', 'diffusion_pseudotime', 'trajectory']
+           'graph_connectivity', 'neighbour_weights', 'ilisi', 'explained_share', 'cell_cycle', 'diffusion_pseudotime',
+           'trajectory']
 
 # %% ../nbs/06_measures.ipynb #dcd7c967
 import random
@@ -17,8 +18,10 @@ import scanpy as sc
 from anndata import AnnData
 from scipy.sparse import coo_matrix, csr_matrix, triu
 from scipy.sparse.csgraph import connected_components
+from scipy.special import entr
 from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score
+from sklearn.neighbors import NearestNeighbors
 
 from .alignment import Estimate, distance_blocks, group_codes, mean_estimate, sampled_rows
 from .cells import DataError
@@ -192,6 +195,42 @@ def graph_connectivity(
         pieces = connected_components(graph[inside][:, inside], directed=False)[1]
         shares.append(np.bincount(pieces).max() / len(inside))
     return float(np.mean(shares))
+
+# %% ../nbs/06_measures.ipynb #6b1151a1
+def neighbour_weights(
+    distances: np.ndarray,  # of each row's neighbours, ascending, float [m, k]
+    perplexity: float,  # neighbours that count, in effect
+) -> np.ndarray:  # float [m, k], each row sums to 1
+    "Weights that fall exponentially with the distance, in each row as steeply as gives the perplexity."
+    beyond = distances - distances[:, :1]  # the nearest has the largest weight: no row sums to 0
+    beyond /= np.maximum(beyond.mean(1, keepdims=True), 1e-300)
+    steepness = np.zeros((len(beyond), 1))  # its logarithm, found by bisection
+    for step in 16 * 0.5 ** np.arange(32):
+        weights = np.exp(-np.exp(steepness) * beyond)
+        weights /= weights.sum(1, keepdims=True)
+        steepness += np.where(np.exp(entr(weights).sum(1, keepdims=True)) > perplexity, step, -step)
+    return weights
+
+# %% ../nbs/06_measures.ipynb #6b1151a2
+def ilisi(
+    z: np.ndarray,  # embedding, float [n, d]
+    batch: np.ndarray,  # batches, str [n]
+    max_cells: int | str | None = "auto",  # cells whose neighbourhood is looked at, see `sampled_rows`; None = all
+    seed: int = 0,  # of the choice of cells
+    perplexity: float = 30,  # neighbours that count, in effect; a third of those there are, where they are fewer
+) -> Estimate:  # 0 = one batch in every neighbourhood, 1 = all alike
+    "How many batches the neighbourhoods of cells hold, scaled; raises MetricAbsent with a single batch."
+    z, batch = np.asarray(z, dtype=np.float64), group_codes(batch, len(z))
+    if (n_batches := len(set(batch))) < 2:
+        raise MetricAbsent("there is only one batch")
+    search = NearestNeighbors(n_neighbors=min(int(3 * perplexity) + 1, len(z)), algorithm="brute").fit(z)
+    chosen, found = sampled_rows(len(z), max_cells, seed), []
+    for rows in np.array_split(chosen, -(-len(chosen) // 8192)):
+        distances, near = (part[:, 1:] for part in search.kneighbors(z[rows]))  # without the cell itself
+        weights = neighbour_weights(distances, min(perplexity, near.shape[1] / 3))
+        shares = np.stack([(weights * (batch[near] == name)).sum(1) for name in range(n_batches)])
+        found.append((1 / np.square(shares).sum(0) - 1) / (n_batches - 1))
+    return mean_estimate(np.concatenate(found), len(z))
 
 # %% ../nbs/06_measures.ipynb #c7beb046
 def explained_share(

@@ -16,7 +16,7 @@ import pandas as pd
 from .alignment import Estimate, foscttm, label_transfer
 from .cells import DataError
 from .ground_truth import MetricAbsent, Rows, Truth, raw_joint, raw_stacked, rows_of
-from .measures import batch_asw, cell_cycle, graph_connectivity, label_asw, neighbour_graph, nmi, several_types, trajectory
+from .measures import batch_asw, cell_cycle, graph_connectivity, ilisi, label_asw, neighbour_graph, nmi, several_types, trajectory
 
 # %% ../nbs/06_metrics.ipynb #0cd89f9d
 METRICS = {
@@ -28,6 +28,7 @@ METRICS = {
     "graph_connectivity": "batch",
     "trajectory_batch": "extra",
     "modality_asw": "extra",
+    "ilisi": "extra",
 }
 "Metric -> group, in the order of the tables; the group `extra` enters no score."
 
@@ -100,6 +101,7 @@ def _calls(
         "graph_connectivity": lambda: (graph_connectivity(graph, rows.need("labels")), ""),
         "trajectory_batch": lambda: _mean_trajectory(graph, rows, batch),
         "modality_asw": lambda: _mixing(z, rows, rows.need("modality"), sampled),
+        "ilisi": lambda: _with_note(ilisi(z, rows.need("batch"), **sampled)),
     }
 
 

@@ -4,6 +4,7 @@ import io
 import warnings
 from types import SimpleNamespace
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from cvqvae.figures import MISSING_COLOUR, contrast, filled, group_colours, pale
 from cvqvae.integration import CVQVAE
 from cvqvae.score_figures import about_columns, absence_notes, best_rows, plot_scores, reasons, style_scores, without_repeats
 from cvqvae.simulation import simulate
+from cvqvae.tables import ORDER, about_table, benchmark_table
 
 TABLE = pd.DataFrame({"nmi": [0.61, 0.70, 0.9], "trajectory": [0.5, np.nan, 0.4], "foscttm": [0.48, 0.03, 0.01]}, index=["raw", "ours", "random"])
 
@@ -117,6 +119,15 @@ def test_a_repeated_score_is_left_out_and_every_column_is_explained():
     assert about_columns(TABLE).count("\n- ") == TABLE.shape[1] - 1 and "**FOSCTTM** (0 to 1, less is better)" in about_columns(TABLE)
 
 
+def test_every_column_of_a_comparison_says_what_it_means_and_where_it_is_best():
+    rows = [("ours", 0, "joint", metric, "any", 0.5, "") for metric in ORDER] + [("ours", 0, "run", cost, "cost", 1.0, "") for cost in ("seconds", "peak_gib")]
+    scores = pd.DataFrame(rows, columns=["method", "seed", "view", "metric", "group", "value", "reason"])
+    columns = benchmark_table(scores, "joint").columns.drop("note")
+    lines = about_table(scores, "joint").splitlines()
+    assert [line[4 : line.index("**", 4)] for line in lines] == list(columns)
+    assert all("more is better" in line or "less is better" in line for line in lines)
+
+
 def test_places_of_a_picture_are_kept_where_asked():
     mdata = simulate(n_cells=60, n_genes=300, n_peaks=300, seed=0)
     for name, adata in mdata.mod.items():
@@ -127,6 +138,24 @@ def test_places_of_a_picture_are_kept_where_asked():
     places = np.vstack([adata.obsm["X_umap"] for adata in mdata.mod.values()])
     assert places.dtype == np.float32 and np.isfinite(places).all(1).sum() == len(drawn) == 80
     assert np.allclose(np.sort(places[np.isfinite(places).all(1)], axis=0), np.sort(np.asarray(drawn), axis=0))
+
+
+def test_a_map_that_came_with_the_cells_is_kept_and_our_own_makes_way(tmp_path, recwarn):
+    mdata = simulate(n_cells=60, n_genes=300, n_peaks=300, seed=0)
+    for name, adata in mdata.mod.items():
+        adata.obsm["X_pca" if name == "rna" else "X_lsi"] = adata.obsm["X_cvqvae"] = np.random.default_rng(0).normal(size=(60, 3))
+    mdata["rna"].obsm["X_umap"] = own = np.random.default_rng(1).normal(size=(60, 2))
+    plot_integration(mdata)
+    assert np.array_equal(mdata["rna"].obsm["X_umap"], own) and not [w for w in recwarn if "set aside" in str(w.message)]
+    with pytest.warns(UserWarning, match=r"obsm\['X_umap'\] of 'rna' \(kept as X_umap_given\) came with the cells and is set aside"):
+        plot_integration(mdata, max_cells=40, keep=True)
+    assert np.array_equal(mdata["rna"].obsm["X_umap_given"], own) and "X_umap_given" not in mdata["atac"].obsm
+    mdata.write(tmp_path / "integrated.h5mu")
+    again = mudata.read_h5mu(tmp_path / "integrated.h5mu")
+    recwarn.clear()
+    plot_integration(again, keep=True, seed=1)
+    assert not [w for w in recwarn if "set aside" in str(w.message)]
+    assert np.array_equal(again["rna"].obsm["X_umap_given"], own) and np.isfinite(again["rna"].obsm["X_umap"]).all()
 
 
 def test_longer_bars_are_better_in_every_column():

@@ -13,6 +13,7 @@ from local_data import DATA
 import scanpy as sc
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 from sklearn.metrics import silhouette_samples
 
 from cvqvae.alignment import foscttm, label_transfer
@@ -23,6 +24,7 @@ from cvqvae.measures import (
     cell_cycle,
     explained_share,
     graph_connectivity,
+    ilisi,
     label_asw,
     neighbour_graph,
     nmi,
@@ -174,6 +176,49 @@ def test_a_component_of_eleven_cells_has_a_trajectory_and_ten_have_none():
 def test_nothing_known_is_absent_with_reasons():
     table = score_embedding(np.random.default_rng(0).normal(size=(50, 4)), Truth(kept=np.ones(50, dtype=bool)))
     assert table["value"].isna().all() and (table["reason"] != "").all()
+
+
+def test_ilisi_is_that_of_its_definition():
+    rng = np.random.default_rng(0)
+    z, batch = rng.normal(size=(130, 4)), rng.choice(["a", "b", "c"], 130, p=[0.5, 0.3, 0.2])
+    z[batch == "b"] += 1
+    expected = []
+    for cell in z:
+        distances = np.linalg.norm(z - cell, axis=1)
+        near = np.argsort(distances)[1:91]  # the cell itself is the first
+
+        def weights(slope, distances=distances[near]):
+            weight = np.exp(-slope * distances)
+            return weight / weight.sum()
+
+        slope = brentq(lambda slope: -np.sum(weights(slope) * np.log(weights(slope))) - np.log(30), 1e-6, 100)
+        simpson = sum(weights(slope)[batch[near] == name].sum() ** 2 for name in "abc")
+        expected.append((1 / simpson - 1) / 2)
+    assert ilisi(z, batch) == pytest.approx(np.mean(expected), abs=1e-4)
+    assert ilisi(z * 1e6, batch) == pytest.approx(np.mean(expected), abs=1e-4)
+    with pytest.raises(MetricAbsent, match="only one batch"):
+        ilisi(z, np.repeat("a", 130))
+
+
+@pytest.mark.parametrize("n", [3, 7, 40])
+def test_ilisi_of_few_or_equal_cells_is_a_number(n):
+    batch, rng = np.arange(n) % 2, np.random.default_rng(0)
+    assert all(0 <= ilisi(z, batch) <= 1 for z in (np.zeros((n, 3)), rng.normal(size=(n, 3)), 1e9 * rng.normal(size=(n, 3))))
+
+
+def test_mixing_of_batches_needs_no_cell_types_and_is_in_no_total():
+    rng = np.random.default_rng(0)
+    truth = Truth(batch=np.tile(["lab 1", "lab 2"], 60))
+    mixed, apart = rng.normal(size=(120, 4)), rng.normal(size=(120, 4)) + 50 * np.tile([0, 1], 60)[:, None]
+    scores = evaluate({"mixed": {"first": mixed, "second": mixed, "joint": mixed}, "apart": {"first": apart, "second": apart, "joint": apart}}, truth)
+    for view in ("stacked", "joint"):
+        table = score_table(scores, view)
+        assert table.loc["mixed", "ilisi"] > 0.8 > 0.01 > table.loc["apart", "ilisi"] and table.loc["random", "ilisi"] > 0.8
+        assert not {"score", "op_mean", "batch"} & set(table)
+    one = score_embedding(mixed, Truth(batch=np.repeat("lab", 120))).set_index("metric")
+    assert one.loc["ilisi", "reason"] == "there is only one batch"
+    values = dict.fromkeys(METRICS, 0.5)
+    assert totals(values | {"ilisi": 0.0}) == totals(values | {"ilisi": 1.0})
 
 
 def test_one_batch_leaves_the_batch_group_to_graph_connectivity():

@@ -221,6 +221,8 @@ def test_a_comparison_leaves_tables_and_keeps_its_results_beside_it(comparison):
     assert len(refused) and refused["reason"].str.contains("protein|not installed").all()
     assert len(list((comparison.parent / "results").glob("cvqvae-*.npz"))) == 2
     assert json.loads((comparison / "run.json").read_text())["seed"] == "0,1"
+    page = (comparison / "benchmark.html").read_text()
+    assert page.count("<strong>seconds</strong> (less is better)") == page.count("<strong>graph conn.</strong> (0 to 1, more is better)") == 2  # tables
 
 
 def test_an_interrupted_comparison_goes_on_from_what_is_kept(comparison, monkeypatch, files):

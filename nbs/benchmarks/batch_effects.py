@@ -3,7 +3,8 @@
     CVQVAE_DATA=folder OMP_NUM_THREADS=1 python batch_effects.py --strengths 0,.5,1,1.5 --seeds 0,1
 
 In every batch but the first, each feature loses counts at random: it keeps the share exp(-strength * |normal|), drawn per batch and feature. What a cell is
-stays as it was measured. Data sets of one batch are cut into two at random. `harmony` and iLISI (Korsunsky et al. 2019, Nat Methods) are those of harmonypy.
+stays as it was measured. Data sets of one batch are cut into two at random. `harmony` is harmonypy's, and so
+was the iLISI (Korsunsky et al. 2019, Nat Methods) of the rows that are kept; the package's own agrees with it to 1e-6.
 """
 
 import argparse
@@ -11,7 +12,6 @@ import time
 import warnings
 from pathlib import Path
 
-import harmonypy
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -49,13 +49,6 @@ def thinned(counts, kept, rng):
     return result
 
 
-def ilisi(z, truth):
-    "How many batches the neighbourhood of a cell holds, mean over the scored cells: 0 = one, 1 = all alike."
-    keep = truth.mask("joint")
-    batch = pd.DataFrame({"batch": truth.batch[keep]})
-    return float((harmonypy.compute_lisi(z[keep], batch, ["batch"]).mean() - 1) / (batch["batch"].nunique() - 1))
-
-
 def measured(name, strength, seed, max_cells):
     "The long table of scores of every method on the same cells."
     mdata = cells_of(name, strength, seed, max_cells)
@@ -66,8 +59,6 @@ def measured(name, strength, seed, max_cells):
         truth = Truth.from_mudata(mdata, "batch", "cell_type", ignore_labels=("unknown",))
         for view in ("joint", "stacked"):
             scores = score_view(result.embeddings, truth, view, seed=seed, clustering="leiden", resolutions=10)
-            if view == "joint":
-                scores.loc[len(scores)] = ("ilisi", "batch", ilisi(result.embeddings["joint"], truth), "")
             rows.append(scores.dropna(subset="value").assign(method=label, view=view))
     return pd.concat(rows).assign(dataset=name, strength=strength, seed=seed)
 
