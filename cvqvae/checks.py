@@ -15,9 +15,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata.abc import CSCDataset
+from anndata.abc import CSCDataset, CSRDataset
 
-from .backed import value_blocks
+from .backed import plain, value_blocks
 
 # %% ../nbs/00_checks.ipynb #9cc05ddc
 class DataError(ValueError):
@@ -60,7 +60,7 @@ def counts_of(
     adata: ad.AnnData,  # one modality [cells, features]
     name: str = "modality",  # how errors call it
     block: int = 10_000_000,  # stored values checked at once
-):  # the matrix itself, sparse or dense [cells, features], not a copy
+):  # the matrix itself, sparse or dense [cells, features]; a copy only of float16, or of another machine's byte order
     "Raw counts: `layers['counts']` where present, else `X`; raises DataError when they are no counts."
     slot = "layers['counts']" if "counts" in adata.layers else "X"
     matrix = adata.layers["counts"] if "counts" in adata.layers else adata.X
@@ -68,13 +68,15 @@ def counts_of(
         raise DataError(f"{name!r} holds no matrix: put raw counts into X or layers['counts'].")
     if isinstance(matrix, CSCDataset):
         raise DataError(f"{slot} of {name!r} is stored by columns (CSC), so cells cannot be read one after the other: write it as CSR (adata.X.tocsr()).")
+    if isinstance(matrix, CSRDataset) and plain(np.empty(0, matrix.dtype)).dtype != matrix.dtype:
+        raise DataError(f"{slot} of {name!r} holds {matrix.dtype} in a sparse matrix, which SciPy cannot read: write it again as float32.")
     try:
         problem = next(filter(None, map(_problem, value_blocks(matrix, block))), None)
     except (ValueError, IndexError) as error:
         raise _damaged(slot, name, error) from error
     if problem:
         raise DataError(f"{slot} of {name!r} holds {problem}: put raw counts into layers['counts'].{_elsewhere(adata)}")
-    return matrix
+    return plain(matrix) if isinstance(matrix, np.ndarray) else matrix
 
 
 def _damaged(slot: str, name: str, error: Exception) -> DataError:

@@ -63,7 +63,7 @@ class CVQVAE:
         """
         self.settings = resolve_preset(preset, variant, **({} if seed is None else {"seed": seed}), **overrides)
         self.preset_name = preset if isinstance(preset, str) else "custom"
-        self.mdata, self.device = as_mudata(data, kinds, unpaired=unpaired), choose_device(device)
+        self.mdata, self.device, self.unpaired = as_mudata(data, kinds, unpaired=unpaired), choose_device(device), unpaired
         if unpaired == "keep":
             check_complete(self.mdata)
         kinds = kinds_of(self.mdata.mod)
@@ -119,8 +119,8 @@ def fit(
 ) -> "CVQVAE":
     """Train on the cells given to the constructor, or those that are left of them; sets `history`.
 
-    Calling it again starts afresh; a training that fails changes nothing. Warns where cells seem to be paired wrongly;
-    raises `DataError` where there are cells that were not given.
+    Calling it again starts afresh; a training that fails changes nothing. Warns where cells seem to be paired wrongly,
+    and where they lack a modality by now, which leaves them out unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
     """
     if self.mdata is None:
         raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
@@ -130,7 +130,7 @@ def fit(
         training = replace(training, epochs=int(epochs))
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
-    complete, *others = self.reader.training_groups(self.mdata)
+    complete, *others = self.reader.training_groups(self.mdata, self.unpaired)
     leading = {name: x[:, :k].numpy() for name, x, k in zip(self.modalities, complete.inputs, self.config.n_outputs)}
     warn_of_wrong_pairs(leading, None if complete.batch is None else complete.batch.argmax(1).numpy())
     trainer = train(CrossVQVAE(self.config), complete, training, (*extra, *callbacks), self.device, others, processes)

@@ -128,6 +128,8 @@ def predict(
 ) -> pd.DataFrame:  # label, confidence (0 to 1), distance (1: the limit of novelty), unknown (bool)
     'Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it. Warns of rows with NaN, which have no label.'
     z = np.asarray(z)
+    if not len(z):  # scikit-learn finds neighbours of one cell or more
+        return self.predict(np.zeros((1, self.search_.n_features_in_))).iloc[:0].set_axis(pd.RangeIndex(0) if index is None else index)
     placed = np.isfinite(z).all(1)
     distances, neighbors = self.search_.kneighbors(np.where(placed[:, None], z, 0))
     winners, odds = self._winners(neighbors, distances)

@@ -84,7 +84,7 @@ def _detected_part(adata: AnnData, name: str, empty: str) -> AnnData:
     cells = axis_sums(counts, 1) > 0
     features = axis_sums(counts, 0) > 0 if empty == "drop" else np.ones(adata.n_vars, bool)
     if not cells.any():
-        raise DataError(f"{name!r} has no cell with a count")
+        raise DataError(f"{name!r} has no cell with a count: check the filter that made it, or leave this modality out.")
     if cells.all() and features.all():
         return adata
     gone = [f"{(~kept).sum():,} {what}" for what, kept in (("cells", cells), ("features", features)) if not kept.all()]

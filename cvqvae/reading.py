@@ -194,6 +194,7 @@ def _rows_of(values: np.ndarray, rows: np.ndarray) -> torch.Tensor:
 def training_groups(
     self: CellReader,
     mdata: MuData,  # the container of the training cells
+    unpaired: str = "drop",  # cells that lack a modality by now: "drop", with a warning, or "keep"
 ) -> list[CellData]:
     "The training cells by groups, the complete ones first; raises `DataError` where others are among them, or fewer than two are complete."
     if strange := [name for name in self.kinds if name in mdata.mod and not self.knows(mdata[name], name)]:
@@ -202,7 +203,11 @@ def training_groups(
     n = len(found[0]) if found and all(x is not None for x in found[0].inputs) else 0
     if n < 2:
         raise DataError(f"{n} of the cells that are left have all of {', '.join(self.kinds)}, at least 2 are needed: build a new CVQVAE with more cells")
-    return found
+    if unpaired == "keep" or len(found) == 1:
+        return found
+    warnings.warn(f"{sum(map(len, found[1:])):,} cells lack a modality by now and are left out of the training: "
+                  "filter all modalities alike, or build a new CVQVAE(mdata, unpaired='keep') to train on them, too.", stacklevel=3)
+    return found[:1]
 
 # %% ../nbs/05_reading.ipynb #79eb90b1
 @patch

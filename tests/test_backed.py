@@ -50,6 +50,37 @@ OPEN = {
 }
 
 
+@pytest.mark.parametrize("kind", ["<f2", ">f4", ">i4"])
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.filterwarnings("ignore")
+def test_numbers_of_unusual_types_give_the_same_components(tmp_path, kind, stored):
+    "SciPy knows neither float16 nor another machine's byte order."
+    mdata = simulate(n_cells=200, n_genes=150, n_peaks=200, seed=0)
+    expected = CVQVAE(mdata.copy(), n_components=10).mdata
+    for adata in mdata.mod.values():
+        adata.X = adata.X.toarray().astype(kind)
+    mdata.write(tmp_path / "dense.h5mu")
+    with h5py.File(tmp_path / "dense.h5mu") as written:
+        assert written["mod/rna/X"].dtype == kind
+    found = CVQVAE(read_any(tmp_path / "dense.h5mu", backed=stored), n_components=10).mdata
+    for name, slot in {"rna": "X_pca", "atac": "X_lsi"}.items():
+        assert np.allclose(found[name].obsm[slot], expected[name].obsm[slot], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["<f2", ">f4"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_sparse_numbers_that_scipy_cannot_hold_are_refused_by_type(file, tmp_path, kind, stored):
+    path = tmp_path / "sparse.h5mu"
+    path.write_bytes(file.read_bytes())
+    with h5py.File(path, "r+") as written:
+        group = written["mod/rna/X"]
+        values = group["data"][:]
+        del group["data"]
+        group["data"] = values.astype(kind)
+    with pytest.raises(DataError, match=f"{np.dtype(kind)} in a sparse matrix, .* write it again as float32" if stored else f"write it again .*{np.dtype(kind)}"):
+        read_any(path, backed=stored)
+
+
 @pytest.mark.parametrize("name", OPEN)
 def test_backed_integration_equals_the_one_in_memory(cells, file, name, tmp_path):
     stored = OPEN[name](file)

@@ -112,6 +112,8 @@ GOOD = {
     "dense": changed(lambda x: x.toarray()),
     "dense in Fortran order": changed(lambda x: np.asfortranarray(x.toarray())),
     "float64": changed(lambda x: x.astype("float64")),
+    "float16": changed(lambda x: x.toarray().astype("float16")),
+    "another machine's byte order": changed(lambda x: x.toarray().astype(">f4")),
     "int32": changed(lambda x: x.astype("int32")),
     "uint16": changed(lambda x: x.astype("uint16")),
     "64-bit indices": changed(wide),

@@ -14,6 +14,7 @@ from local_data import DATA, needs_data
 from matplotlib.figure import Figure
 from mudata import MuData
 
+from cvqvae import integration
 from cvqvae.alignment import foscttm
 from cvqvae.backed import write_stored
 from cvqvae.callbacks import Callback
@@ -409,7 +410,13 @@ def test_training_after_a_filter_in_place_reads_the_right_rows(unpaired):
     rows, cells = model.reader.groups(mdata, fitted=True)[0]
     at = names.get_indexer(mdata.obs_names[rows[:, -1]])
     assert len(at) == mdata["rna"].n_obs and all(np.array_equal(part, whole[at]) for part, whole in zip(cells.inputs, before))
-    model.fit(progress=False)
+    given, complete, trained_by = [], mdata["rna"].n_obs, integration.train
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        patch.setattr(integration, "train", lambda *a, **k: given.extend([len(a[1]), *map(len, a[5])]) or trained_by(*a, **k))
+        model.fit(progress=False)
+    assert given == ([complete] if unpaired == "drop" else [complete, mdata.n_obs - complete])
+    assert any(f"{mdata.n_obs - complete} cells lack a modality by now" in str(one.message) for one in told) == (unpaired == "drop")
 
 
 def test_training_cells_in_another_order_and_with_other_names():

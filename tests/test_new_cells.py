@@ -419,6 +419,15 @@ def test_a_cell_without_a_place_is_unknown():
     pd.testing.assert_frame_equal(found.iloc[[0, 2]], transfer.predict(z[:2], index[[0, 2]]))
 
 
+@pytest.mark.parametrize("labels", [["a", "b"] * 10, pd.Categorical([1, 2] * 10)])
+def test_no_cells_have_no_types(labels):
+    z = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    transfer = LabelTransfer().fit(z, labels)
+    some, none = transfer.predict(z), transfer.predict(z[:0])
+    assert len(none) == 0 and (none.dtypes == some.dtypes).all() and list(none) == list(some)
+    assert transfer.predict(z[:0], pd.Index([], name="cell")).index.name == "cell"
+
+
 # translation scores ------------------------------------------------------------------------------------------------------------------
 
 
@@ -481,6 +490,17 @@ def test_map_writes_embedding_and_types(folder, fitted, cells, capsys):
     assert set(mapped.obs["cvqvae_label"]) <= set(cells.obs["cell_type"]) and mapped.obs["cvqvae_confidence"].between(0, 1).all()
     assert "missing" in capsys.readouterr().out
     assert main(["map", *map(str, flags)]) == 2 and "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rows, says", [(100, "'rna' has no cell with a count: check the filter"), (0, "'rna' is empty: 0 cells")])
+def test_a_file_without_cells_is_refused(folder, cells, tmp_path, capsys, rows, says):
+    nothing = cells["rna"][:rows].copy()
+    nothing.X = nothing.X * 0
+    nothing.layers.clear()
+    nothing.write(tmp_path / "nothing.h5ad")
+    flags = ["--reference", folder / "integrated.h5mu", "--labels", "cell_type", "--out", tmp_path / "mapped.h5mu"]
+    assert main(["map", "--model", str(folder / "model"), "--rna", str(tmp_path / "nothing.h5ad"), *map(str, flags)]) == 2
+    assert says in capsys.readouterr().err and not (tmp_path / "mapped.h5mu").exists()
 
 
 def test_a_few_cells_are_mapped_as_among_many(folder, fitted, cells, tmp_path, recwarn):
