@@ -81,7 +81,7 @@ def score_summary(
     scores: pd.DataFrame,  # long table of `run_benchmark`
     marks: tuple[str, str] = ("**", "**"),  # around the best of each column
 ) -> pd.DataFrame:  # str, methods x joint, stacked, FOSCTTM, seconds; a dash where there is nothing
-    "Mean score of both views over the metrics that no method lacks, FOSCTTM and seconds of every method that gave a result (with † where a time limit stopped it); `random` is left out."
+    "Mean score of both views over the metrics that no method lacks, FOSCTTM and seconds († = stopped by the limit) of each method with a result, but `random`."
     joint, stacked, cost = (mean_and_spread(scores, view)[0] for view in ("joint", "stacked", "run"))
     wanted = {"joint": joint.get("score_shared"), "stacked": stacked.get("score_shared"), "foscttm": stacked.get("foscttm")}
     found = pd.DataFrame(wanted, index=joint.index, dtype=float).drop(index="random", errors="ignore").dropna(how="all")
