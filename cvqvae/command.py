@@ -62,6 +62,7 @@ The folder of a run holds ablation.html, scores.csv, collapse.csv, units.csv, ta
   cvqvae biology
   cvqvae biology --rna rna.h5ad --atac atac.h5ad --batch donor --labels cell_type --root HSC --genes GATA1,CD14
   cvqvae biology --rna rna.h5ad --adt proteins.h5ad --genes LYZ,CD86,protein:CD4
+  cvqvae biology --rna rna.h5ad --atac atac.h5ad --labels cell_type --model my-run/model      (the space of that run)
 
 The folder of a run holds biology.html, cells.csv (type, code, metacell, map and pseudotimes of each cell), integrated.h5mu,
 metacells.h5mu, markers of types and codes as CSV, pseudotime.csv, figures/, model/ and run.json.""",

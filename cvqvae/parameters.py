@@ -76,6 +76,7 @@ class Parameters:
     workers: int = option("methods and seeds at a time, in processes that share the cores (default: 1)", int, least=1, most=1024, reports=("benchmark",))
     dask: str = option("address of a Dask cluster that takes the methods and seeds, e.g. tcp://host:8786", metavar="ADDRESS", reports=("benchmark",))
     genes: str = option("genes, proteins or peaks to draw, e.g. LYZ,CD86,protein:CD4 (default: the most specific ones)", metavar="NAMES", reports=_BIOLOGY)
+    model: str = option("folder of a saved model, e.g. my-run/model: read its space, and train none", metavar="FOLDER", reports=_BIOLOGY)
     root: str = option("cell type that the pseudotime starts from (default: found)", metavar="TYPE", reports=_BIOLOGY)
 
     def given(self) -> dict:  # name -> value
@@ -110,8 +111,7 @@ def _one(name: str, value, about: dict, source: str):
         if not all(isinstance(item, str | int) for item in items):
             raise DataError(f"{source}: {name} must be names or numbers with commas between, got {reprlib.repr(value)}.")
         value = ",".join(map(str, items))
-    kinds = (int, float) if about["kind"] is float else about["kind"]
-    if isinstance(value, bool) != (about["kind"] is bool) or not isinstance(value, kinds):
+    if isinstance(value, bool) != (about["kind"] is bool) or not isinstance(value, (int, float) if about["kind"] is float else about["kind"]):
         raise DataError(f"{source}: {name} must be {about['kind'].__name__}, got {reprlib.repr(value)}.")
     if about["choices"] and value not in about["choices"]:
         raise DataError(f"{source}: {name} is one of {', '.join(about['choices'])}, got {reprlib.repr(value)}.")
@@ -188,7 +188,7 @@ def absolute(
     folder: Path,  # where relative paths start
 ) -> Parameters:  # with absolute paths
     "The same parameters, independent of the working directory."
-    files = {name: getattr(parameters, name) for name in ("rna", "atac", "adt", "mudata", "annotation")}
+    files = {name: getattr(parameters, name) for name in ("rna", "atac", "adt", "mudata", "annotation", "model")}
     return replace(parameters, **{name: str((folder / Path(f).expanduser()).resolve()) for name, f in files.items() if f})
 
 # %% ../nbs/09_parameters.ipynb #577acbea

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['analysis_path', 'own_kernel', 'Announcer', 'Lines', 'warn_plainly', 'free_folder', 'interrupted_runs', 'run_folder',
-           'write_html', 'execute', 'checkpoint_path', 'run_analysis']
+           'write_html', 'execute', 'checkpoint_path', 'run_analysis', 'earlier_model']
 
 # %% ../nbs/09_runs.ipynb #cfb5d0a7
 import hashlib
@@ -23,9 +23,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from mudata import MuData
 
+from .cells import kinds_of
 from .checks import DataError
 from .devices import devices_for
 from .files import check_file, probe_once, remove_parts, write_atomically
+from .integration import CVQVAE
 from .names import is_10x_folder
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
@@ -284,6 +286,32 @@ def run_analysis(
         _forget(Path(used["checkpoint"]))
     return out
 
+# %% ../nbs/09_runs.ipynb #0d5b9e12
+def earlier_model(
+    parameters: Parameters,  # with `model`, the folder of a saved one
+    mdata: MuData,  # the cells that are to be placed in its space
+) -> CVQVAE:  # raises DataError where it does not fit the cells, or what else was said
+    "The trained model of an earlier run."
+    if said := [f"--{name}" for name in ("preset", "epochs", "components") if getattr(parameters, name) is not None]:
+        raise DataError(f"--model and {' and '.join(said)} exclude each other: the model is trained already.")
+    model, about = CVQVAE.load(parameters.model), f"--model {parameters.model}"
+    if model.kinds != (here := kinds_of(mdata.mod)):
+        own, found = (" and ".join(name if name == kind else f"{name} ({kind})" for name, kind in kinds.items()) for kinds in (model.kinds, here))
+        raise DataError(f"{about}: it was trained on {own}, and these cells have {found}. Give the cells of its run, or others that were measured alike.")
+    if parameters.batch and model.batch_key not in (None, parameters.batch):
+        raise DataError(f"{about}: its batches are in the column {model.batch_key}, not {parameters.batch}: leave out --batch.")
+    if model.config.bottleneck != "quantized" or model.transforms.keys() != model.kinds.keys():
+        raise DataError(f"{about}: it has no codes, or was made of components that were brought along; give one of `cvqvae integrate`.")
+    try:
+        model.reader.labels_of(mdata)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are told when all cells are read
+            for name, transform in model.transforms.items():
+                transform.transform(mdata[name][:1].copy())
+    except DataError as error:
+        raise DataError(f"{about}: {error}") from error
+    return model
+
 # %% ../nbs/09_runs.ipynb #69d72c03
 def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
     _known_methods(parameters)
@@ -297,6 +325,7 @@ def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
         raise DataError(f"--annotation {parameters.annotation}: no such file. Check the spelling.")
     mdata = load_cells(parameters, name)
     columns = columns_of(parameters, mdata)
+    earlier_model(parameters, mdata) if parameters.model else None
     counted = ", ".join(f"{a.n_vars:,} {modality} features" for modality, a in mdata.mod.items())
     print(f"{name_of(parameters)}: {mdata.n_obs:,} cells, {counted}", flush=True)
     used = dict.fromkeys(SOURCES) | parameters.given() | source_of(parameters) | columns | {"out": "."}

@@ -1,6 +1,7 @@
 """The command: help, refusals before any work, one real run, and a run that fails."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -259,6 +260,48 @@ def test_the_biology_of_a_run_lies_in_one_folder(files, tmp_path):
     assert unknown.any() and cells["type"].isna().tolist() == unknown.tolist()
     assert "Unknown" not in set(pd.read_csv(tmp_path / "read" / "metacells.csv")["label"])
     assert CVQVAE.load(tmp_path / "read" / "model").modalities == ["rna", "atac"]
+
+
+def test_biology_reads_the_space_of_an_earlier_run(run, files, tmp_path):
+    flags = ["--rna", files / "rna.h5ad", "--atac", files / "atac.h5ad", "--labels", "cell_type", "--root", "HSC", "--model", run / "model"]
+    assert main(["biology", *map(str, flags), "--out", str(tmp_path / "read")]) == 0
+    before, after = (mudata.read_h5mu(folder / "integrated.h5mu") for folder in (run, tmp_path / "read"))
+    np.testing.assert_allclose(after.obsm["X_cvqvae"], before.obsm["X_cvqvae"], atol=1e-4)
+    cells = pd.read_csv(tmp_path / "read" / "cells.csv", index_col="cell")
+    assert cells["code"].astype(str).tolist() == before.obs["cvqvae_code"].astype(str).tolist()
+    assert {"rna before", "integrated"} <= set(pd.read_csv(tmp_path / "read" / "pseudotime.csv"))
+    own, again = (CVQVAE.load(folder / "model") for folder in (run, tmp_path / "read"))
+    assert len(own.history) == len(again.history) == 2
+    assert "column `batch`" in (tmp_path / "read" / "biology.ipynb").read_text()  # as the model was told
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (["--epochs", "3"], "--model and --epochs exclude each other"),
+        (["--model", "{}/none"], "none"),
+        (["--batch", "cell_type"], "its batches are in the column batch"),
+        (["--atac", None, "--adt", "{}/proteins.h5ad"], "it was trained on rna and atac, and these cells have rna and protein"),
+        (["--rna", "{}/others.h5ad"], "only 0 of the 299 rna features of the model are here"),
+        (["--rna", "{}/unbatched.h5ad", "--atac", "{}/unbatched-atac.h5ad"], "trained with batches from obs\\['batch'\\]"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_before_any_work(change, message, run, files, tmp_path, capsys):
+    mdata, proteins = mudata.read_h5mu(files / "three.h5mu"), "adt"
+    rna, atac = (ad.read_h5ad(files / f"{name}.h5ad") for name in ("rna", "atac"))
+    mdata[proteins].write(tmp_path / "proteins.h5ad")
+    for adata, name in ((rna, "unbatched"), (atac, "unbatched-atac")):
+        bare = adata.copy()
+        del bare.obs["batch"]
+        bare.write(tmp_path / f"{name}.h5ad")
+    rna.var_names = [f"other {i}" for i in range(rna.n_vars)]
+    rna.write(tmp_path / "others.h5ad")
+    said = {"--rna": str(files / "rna.h5ad"), "--atac": str(files / "atac.h5ad"), "--model": str(run / "model")}
+    said |= {flag: value and value.format(tmp_path) for flag, value in zip(change[::2], change[1::2])}
+    arguments = [word for flag, value in said.items() if value for word in (flag, value)]
+    assert main(["biology", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not list(tmp_path.glob("*out*"))
 
 
 WISHES = [
