@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DataError', 'counts_of', 'check_sparse', 'check_modality', 'check_modalities', 'check_components', 'check_groups',
-           'whole_numbers', 'in_order']
+           'whole_numbers', 'in_order', 'cells_per_group']
 
 # %% ../nbs/00_checks.ipynb #3a31ed88
 import re
@@ -199,3 +199,12 @@ def in_order(
     "Sorted, numbers first; numbers in a name by their size."
     parts = lambda name: [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]
     return sorted(names, key=parts)
+
+
+def cells_per_group(
+    rows: pd.Series,  # group of each cell, [n]
+    columns: pd.Series,  # another grouping of the same cells, [n]
+) -> pd.DataFrame:  # int [groups of rows, groups of columns]
+    "How many cells are in both of two groups, in order."
+    table = pd.crosstab(whole_numbers(rows).astype(str), whole_numbers(columns).astype(str))
+    return table.loc[in_order(table.index), in_order(table.columns)]

@@ -77,8 +77,8 @@ def test_sparse_numbers_that_scipy_cannot_hold_are_refused_by_type(file, tmp_pat
         values = group["data"][:]
         del group["data"]
         group["data"] = values.astype(kind)
-    expected = f"{np.dtype(kind)} in a sparse matrix, .* write it again as float32" if stored else f"write it again .*{np.dtype(kind)}"
-    with pytest.raises(DataError, match=expected):
+    says = f"{np.dtype(kind)} in a sparse matrix, .* write it again as float32" if stored else f"write it again .*{np.dtype(kind)}"
+    with pytest.raises(DataError, match=says):
         read_any(path, backed=stored)
 
 

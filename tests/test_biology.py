@@ -10,7 +10,7 @@ from cvqvae.biology import (
     vote_labels,
 )  # fmt: skip
 from cvqvae.cells import DataError
-from cvqvae.checks import in_order, whole_numbers
+from cvqvae.checks import cells_per_group, in_order, whole_numbers
 from cvqvae.code_names import asked_features, feature_values, modality_markers
 from cvqvae.figures import filled, group_colours
 from cvqvae.simulation import simulate
@@ -115,6 +115,8 @@ def test_numbered_clusters_with_a_gap_are_whole_numbers_in_their_order(dtype):
     assert list(group_colours(filled(clusters))) == ["0", "2", "10", "missing"]
     assert whole_numbers(pd.Series([0.5, 1.0, None]).astype(dtype)).dropna().tolist() == [0.5, 1.0]
     assert in_order(["code 18: b", "code 8: b", "cluster 10", "cluster 9", "x"]) == ["cluster 9", "cluster 10", "code 8: b", "code 18: b", "x"]
+    table = cells_per_group(pd.Series(["T 10", "T 2", "T 2"]), pd.Series([10.0, 9.0, 10.0]))
+    assert (list(table.index), list(table), table.loc["T 2"].tolist()) == (["T 2", "T 10"], ["9", "10"], [1, 1])
 
 
 def test_markers_of_numbered_clusters_stand_in_the_order_of_the_numbers(mdata):

@@ -185,7 +185,7 @@ def test_proteins_without_labels_or_batch(tmp_path):
 def test_three_modalities_have_a_report(files, tmp_path):
     cells = mudata.read_h5mu(files / "three.h5mu")
     for name, adata in cells.mod.items():
-        adata.obs = cells["rna"].obs[["cell_type", "batch"]].copy()
+        adata.obs = cells["rna"].obs[["cell_type", "batch"]].replace({"batch": {"batch2": "2"}})
         adata.write(tmp_path / f"{name}.h5ad")
     sources = [argument for name in ("rna", "atac", "adt") for argument in (f"--{name}", str(tmp_path / f"{name}.h5ad"))]
     settings = ["--batch", "batch", "--labels", "cell_type", "--epochs", "2", "--components", "10", "--out", str(tmp_path / "three")]
@@ -193,6 +193,9 @@ def test_three_modalities_have_a_report(files, tmp_path):
     scores = pd.read_csv(tmp_path / "three" / "scores.csv").set_index(["method", "view", "metric"])["value"]
     for method in ("cvqvae", "raw", "random"):
         assert np.isfinite(scores[[(method, "stacked", name) for name in ("foscttm", "label_transfer", "modality_asw", "score")]]).all()
+    outputs = [output for cell in nbformat.read(tmp_path / "three" / "integrate.ipynb", 4).cells for output in cell.get("outputs", [])]
+    table = next(text for output in outputs if "type" in (text := output.get("data", {}).get("text/plain", "")) and text.startswith("batch"))
+    assert table.split()[:3] == ["batch", "2", "$\\sqrt{$"]  # numbers first
     integrated = mudata.read_h5mu(tmp_path / "three" / "integrated.h5mu")
     assert [adata.obsm["X_cvqvae"].shape for adata in integrated.mod.values()] == 3 * [(120, 64)]
 
