@@ -23,7 +23,6 @@ from .files import probe_once, write_atomically
 from .integration import CVQVAE
 from .labels import LabelTransfer
 from .mosaic import join_modalities, presence
-from .names import matched_names
 from .parameters import KIND_OF_FLAG, names_of
 
 # %% ../nbs/09_apply.ipynb #13e87f6e
@@ -152,20 +151,12 @@ def map_files(
     if known:
         check_reference(fitted, known[0], reference)
     cells = read_for(fitted, files)
-    report = fitted.reader.match(_as_called(fitted, cells))
+    report = fitted.reader.match(cells)
     fitted.embed(cells)
     if known:
         write_labels(cells, *known)
     write_atomically(path, dense_proteins(cells).write, locks=True)
     return report
-
-
-def _as_called(model: CVQVAE, cells: MuData) -> MuData:
-    "The features under the names by which the model finds them, without counts."
-    names = {name: matched_names(transform.feature_names, cells[name].var)[0] for name, transform in model.transforms.items() if name in cells.mod}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a protein may be called as its gene
-        return MuData({name: AnnData(obs=cells[name].obs[[]], var=pd.DataFrame(index=found)) for name, found in names.items()})
 
 
 def _probe(*paths: str | None) -> None:

@@ -23,6 +23,7 @@ from .components import Components
 from .containers import one_hot
 from .model import CrossVQVAE
 from .mosaic import batch_labels, groups_of, presence
+from .names import matched_names
 from .preprocessing import COMPONENTS, components_of, further_of, further_slot
 from .storage import arrays_under, check_transform
 
@@ -215,10 +216,11 @@ def match(
     self: CellReader,
     data: MuData,  # cells of any of the modalities
 ) -> pd.DataFrame:  # index: modality; features of the model, found here, missing here, extra here
-    "How the features of cells fit those of the model, by name."
+    "How the features of cells fit those of the model, see `matched_names`."
     table = {}
     for name in [n for n in self.transforms if n in data.mod]:
-        own, here = self.transforms[name].feature_names, data[name].var_names
+        own = self.transforms[name].feature_names
+        here, _ = matched_names(own, data[name].var)
         found = int(own.isin(here).sum())
         table[name] = {"model": len(own), "found": found, "missing": len(own) - found, "extra": len(here) - int(here.isin(own).sum())}
     return pd.DataFrame.from_dict(table, orient="index", columns=["model", "found", "missing", "extra"])

@@ -87,6 +87,16 @@ def test_features_are_matched_by_name(fitted, cells):
     assert report["missing"] == 0 and report["extra"] == 3 + new.n_vars - report["model"]
 
 
+def test_features_that_are_called_otherwise_are_counted_as_they_are_found(fitted, cells):
+    new = cells[200:].copy()
+    expected = fitted.reader.match(new)
+    new["atac"].var_names = new["atac"].var_names.str.replace("-", ":", n=1)
+    new["rna"].var["gene_ids"] = new["rna"].var_names
+    new["rna"].var_names = [f"ENSG{i:011d}" for i in range(new["rna"].n_vars)]
+    pd.testing.assert_frame_equal(fitted.reader.match(new), expected)
+    assert (expected["found"] == expected["model"]).all()
+
+
 def test_missing_features_are_told_and_too_many_refused(fitted, cells):
     new = cells[200:]["rna"]
     names = fitted.transforms["rna"].feature_names
