@@ -132,7 +132,8 @@ def open_modality(
     "One modality with its matrices left on disk."
     tables = {name: read_elem(group[name]) for name in _TABLES if name in group}
     layers = {name: _matrix(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
-    return AnnData(_matrix(group["X"]), layers=layers, **tables)
+    there = "X" in group and group["X"].attrs.get("encoding-type") != "null"
+    return AnnData(_matrix(group["X"]) if there else None, layers=layers, **tables)
 
 # %% ../nbs/00_backed.ipynb #61690a00
 def open_group(

@@ -147,11 +147,17 @@ def _take(
     return adata[rows].copy()
 
 
+def _on_disk(
+    adata: ad.AnnData,  # one modality
+) -> bool:
+    return is_stored(adata.X) or any(map(is_stored, adata.layers.values()))
+
+
 def _refuse_copy(
     adata: ad.AnnData,  # one modality
 ) -> None:  # raises DataError where its counts lie on disk
     "Cells are never taken out of counts on disk, because that would read them all."
-    if is_stored(adata.X) or any(map(is_stored, adata.layers.values())):
+    if _on_disk(adata):
         raise DataError("Backed modalities must hold the same cells in the same order, each with a count: write them so with cvqvae.datasets.write_paired.")
 
 # %% ../nbs/00_cells.ipynb #9945a730
@@ -170,7 +176,7 @@ def _drop_empty(
     _refuse(dropped, empty, cells.any())
     kept = {name: _take(adata, adata.obs_names[cells]) for name, adata in modalities.items()}
     for name, adata in kept.items():
-        if is_stored(adata.X):
+        if _on_disk(adata):
             continue  # columns without a count stay, and count nothing
         features = _detected(counts_of(adata, name), 0)
         dropped[f"empty_features_{name}"] = int((~features).sum())
@@ -214,7 +220,7 @@ def without_hashtags(
         if modality_kind(adata, name) != "protein" or not found.any():
             continue
         example, advice = adata.var_names[found][0], "they say from which sample a cell is, and are no proteins"
-        if found.all() or is_stored(adata.X):
+        if found.all() or _on_disk(adata):
             which = "only hashtags" if found.all() else f"{found.sum()} hashtags"
             raise DataError(f"{name!r} holds {which}, such as {example!r}: {advice}. Write the file with the other antibodies only; the sample is a batch.")
         kept[name], dropped[f"hashtags_{name}"] = adata[:, ~found].copy(), int(found.sum())

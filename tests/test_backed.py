@@ -67,6 +67,23 @@ def test_numbers_of_unusual_types_give_the_same_components(tmp_path, kind, store
         assert np.allclose(found[name].obsm[slot], expected[name].obsm[slot], atol=1e-4)
 
 
+@pytest.mark.parametrize("ending", [".h5mu", ".zarr"])
+@pytest.mark.filterwarnings("ignore")
+def test_counts_that_lie_in_their_layer_alone_stay_on_disk(cells, tmp_path, ending):
+    parts = {name: anndata.AnnData(None, obs=a.obs, var=a.var, layers={"counts": a.X}) for name, a in cells.mod.items()}
+    layered, path = mudata.MuData(parts), tmp_path / f"cells{ending}"
+    layered.write(path) if ending == ".h5mu" else layered.write_zarr(path)
+    found = read_any(path, backed=True)
+    assert all(a.X is None and is_stored(a.layers["counts"]) for a in found.mod.values())
+    model = CVQVAE(found, epochs=1, n_components=10).fit(progress=False)
+    expected = CVQVAE(cells.copy(), epochs=1, n_components=10).mdata
+    write_stored(model.embed(), tmp_path / "written.h5mu")
+    again = mudata.read_h5mu(tmp_path / "written.h5mu")
+    for name, adata in again.mod.items():
+        assert (adata.layers["counts"] != cells[name].X).nnz == 0
+    assert cosines(found["atac"].obsm["X_lsi"], expected["atac"].obsm["X_lsi"]).min() > 0.999
+
+
 @pytest.mark.parametrize("kind", ["<f2", ">f4"])
 @pytest.mark.parametrize("stored", [False, True])
 def test_sparse_numbers_that_scipy_cannot_hold_are_refused_by_type(file, tmp_path, kind, stored):
