@@ -191,7 +191,8 @@ def embed(
     Sets per modality `obsm["X_cvqvae"]` (z as `embed_all` says it, float32 [n, d]), `obsm["X_cvqvae_quantized"]` (e, what decoders read: not moved as z is) and
     `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z), `data.obs["cvqvae_code"]` (joint code, where the model has one);
     `data.uns["cvqvae"]` (parameters).
-    Cells of one modality alone may come as AnnData. A batch that training has not seen is lined up with the training cells first.
+    Cells of one modality alone may come as AnnData. A batch that training has not seen is lined up with the training cells first,
+    where batch offsets are learned (`default`); with `paper` it is read as a batch of its own that nothing is known of.
     """
     mdata = self._checked(data)
     if views := [name for name, a in mdata.mod.items() if a.is_view and a.isbacked]:
