@@ -150,9 +150,9 @@ def few_codes(
     model, config = trainer.model.config, trainer.config
     changes = [] if config.kmeans_codes else ["kmeans_codes=True (codes start at cells)"]
     if model.revive_below == 0:
-        faded = model.decay ** (config.epochs * trainer.steps_per_epoch / 2)  # the moving count of an unused code half-way
+        faded = max(0.01, model.decay ** (config.epochs * trainer.steps_per_epoch / 2))  # the moving count of an unused code half-way
         alike = min(config.batch_size, len(trainer.train_data)) / model.n_codes  # that of every code where all are used alike
-        changes.append(f"revive_below={max(0.01, min(faded, alike / 2)):.2g} (unused codes move to cells)")
+        changes.append(f"revive_below={min(faded, alike / 2):.2g} (unused codes move to cells)")
     changes += ["more epochs", f"a smaller n_codes than {model.n_codes}"]
     return f"Only about {alive:.0f} of {possible:,} possible codes are alive: cells of different kinds may share a code. Try {', or '.join(changes)}."
 
