@@ -107,6 +107,17 @@ def transforms(self: CVQVAE) -> dict[str, Components]:
     "Modality name -> the fitted way from counts to components, where it was computed here."
     return self.reader.transforms
 
+
+@patch(as_prop=True)
+def modality_weights(self: CVQVAE) -> dict[str, float]:
+    """Modality name -> weight in losses and joint embedding, 1 in the mean; the larger, the more of it follows from the others.
+
+    All 1 with `paper`. Raises ValueError before `fit`.
+    """
+    if not len(self.history):
+        raise ValueError("the weights are found in training: call fit() first")
+    return {name: float(getattr(self.module, f"modality_weight_{i}")) for i, name in enumerate(self.modalities)}
+
 # %% ../nbs/05_integration.ipynb #854dffa1
 @patch
 def fit(

@@ -69,4 +69,5 @@ def warn_of_wrong_pairs(
         if evidence < least:
             warnings.warn(f"{one!r} and {other!r} of a cell agree no better than those of two different cells ({evidence:.1f} standard deviations above "
                           "chance): do the names in obs_names mean the same cells in both? Wrong pairs are learned by heart without a sign. "
-                          "If the names are right, one measurement hardly says anything of the other.", stacklevel=3)
+                          "If the names are right, one measurement hardly says anything of the other, and a joint embedding may lose what only one of "
+                          "them knows: compare it with the components side by side (`raw` among the scores).", stacklevel=3)
