@@ -662,6 +662,38 @@ def test_one_file_with_all_is_mapped_and_translated(folder, fitted, cells, tmp_p
     np.testing.assert_allclose(read_h5ad(tmp_path / "peaks.h5ad").X, fitted.translate(new["rna"].copy(), "atac").X, atol=1e-5)
 
 
+@pytest.mark.parametrize("backed", [[], ["--backed"]])
+def test_one_file_with_all_is_not_taken_for_one_of_its_parts(folder, cells, tmp_path, backed, capsys):
+    "Its peaks would count as genes."
+    stacked(cells).write(tmp_path / "both.h5ad")
+    cells["atac"].write(tmp_path / "atac.h5ad")
+    flags = ["--rna", str(tmp_path / "both.h5ad"), "--out", str(tmp_path / "out")]
+    assert main(["integrate", *flags, "--atac", str(tmp_path / "atac.h5ad"), *backed]) == 2
+    assert "several kinds" in (told := capsys.readouterr().err) and "the whole file, as --mudata" in told
+    assert main(["integrate", *flags]) == 2 and "a file with several alone, as --mudata" in capsys.readouterr().err
+    if not backed:
+        assert main(["map", "--model", str(folder / "model"), *flags[:2], "--out", str(tmp_path / "out.h5mu")]) == 2
+        assert "the whole file, as --mudata" in capsys.readouterr().err
+    else:
+        assert main(["integrate", "--mudata", *flags[1:], *backed]) == 2 and "read_any(path).write('cells.h5mu')" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_repeated_names_are_told_once(folder, cells, tmp_path, capsys):
+    rna = cells["rna"].copy()
+    rna.var_names = [rna.var_names[1], *rna.var_names[1:]]
+    rna.write(tmp_path / "rna.h5ad")
+    cells["atac"].write(tmp_path / "atac.h5ad")
+    model = ["--model", str(folder / "model")]
+    calls = (["integrate", "--atac", str(tmp_path / "atac.h5ad"), "--out", str(tmp_path / "out")], ["map", *model, "--out", str(tmp_path / "out.h5mu")],
+             ["translate", *model, "--to", "atac", "--out", str(tmp_path / "out.h5ad")])
+    for command, *flags in calls:
+        assert main([command, "--rna", str(tmp_path / "rna.h5ad"), *flags]) == 2
+        told = capsys.readouterr().err
+        assert told.count("nique") == 1 and "duplicated feature names" in told and "var_names_make_unique(), and write the file again" in told
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_a_wrong_file_with_all_is_refused(folder, fitted, cells, tmp_path):
     with pytest.raises(DataError, match="exclude each other"):
         read_for(fitted, {"mudata": "a.h5mu", "rna": "b.h5ad"})

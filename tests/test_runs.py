@@ -78,7 +78,7 @@ def test_bad_flags_exit_with_2(arguments):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--rna", "{}/rna.h5ad"], "Two modalities are needed"),
+        (["--rna", "{}/rna.h5ad"], "a file with several alone, as --mudata"),
         (["--rna", "{}/rna.h5ad", "--atac", "{}/missing.h5ad"], "no such file"),
         (["--rna", "{}/rna.h5ad", "--atac", "{}/atac.h5ad", "--batch", "donor"], "no such column"),
         (["--rna", "{}/rna.h5ad", "--dataset", "demo"], "exclude each other"),
