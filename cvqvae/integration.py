@@ -192,7 +192,7 @@ def embed(
     `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z), `data.obs["cvqvae_code"]` (joint code, where the model has one);
     `data.uns["cvqvae"]` (parameters).
     Cells of one modality alone may come as AnnData. A batch that training has not seen is lined up with the training cells first,
-    where batch offsets are learned (`default`); with `paper` it is read as a batch of its own that nothing is known of.
+    where batch offsets are learned (`default`); with `paper` it is read as a batch of its own that nothing is known of, and a warning names it.
     """
     mdata = self._checked(data)
     if views := [name for name, a in mdata.mod.items() if a.is_view and a.isbacked]:

@@ -65,7 +65,46 @@ def mosaic(cells):
     return CVQVAE(pieces, batch_key="batch", unpaired="keep", **SMALL).fit(progress=False), pieces
 
 
+@pytest.fixture(scope="module")
+def published(cells):
+    return CVQVAE(cells[:200].copy(), "paper", batch_key="batch", **SMALL).fit(progress=False)
+
+
 # mapping -----------------------------------------------------------------------------------------------------------------------------
+
+
+def unseen_batches(call, recwarn):
+    "What a call says of batches that training has not seen."
+    recwarn.clear()
+    call()
+    return [str(w.message) for w in recwarn if "training has not seen" in str(w.message)]
+
+
+def test_batches_that_nothing_lines_up_are_named_once(published, fitted, cells, tmp_path, recwarn):
+    new, known = cells[200:].copy(), cells[200:].copy()
+    new.obs["batch"] = ["d10", "d2"] * 50
+    (told,) = unseen_batches(lambda: published.embed(new), recwarn)
+    assert "not seen 'd2', 'd10' of obs['batch']" in told and "preset 'default'" in told
+    assert len(unseen_batches(lambda: published.translate(alone_in(new, "d2"), "atac"), recwarn)) == 1
+    new.obs["batch"] = [f"d{i % 10}" for i in range(100)]
+    assert "'d4' and 5 more of obs" in unseen_batches(lambda: published.embed(new), recwarn)[0]
+    assert not unseen_batches(lambda: fitted.embed(new), recwarn)  # lined up
+    assert not unseen_batches(lambda: published.embed(known), recwarn) and not unseen_batches(published.embed, recwarn)
+    published.save(tmp_path / "model")
+    assert len(unseen_batches(lambda: CVQVAE.load(tmp_path / "model", device="cpu").embed(new), recwarn)) == 1
+
+
+def alone_in(mdata, batch):
+    rna = mdata["rna"].copy()
+    rna.obs["batch"] = batch
+    return rna
+
+
+def test_what_becomes_of_a_batch_is_told_as_the_preset_does_it(published, fitted, cells):
+    new = AnnData(cells["rna"].X, var=cells["rna"].var.copy())
+    for model, fate in ((fitted, "lined up with the training cells$"), (published, "read as it is, because this model cannot line it up")):
+        with pytest.raises(DataError, match=f"no such column: set it.*that training has not seen is {fate}"):
+            model.embed(new.copy())
 
 
 def test_mapping_does_not_move_the_reference(fitted, cells):
