@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'is_region', 'is_gene', 'are_barcodes', 'is_antibody', 'check_names', 'without_genome', 'shown_names',
-           'asked_names', 'matched_names', 'meant_by', 'hashtags', 'spelling_advice', 'doubt_pairing', 'without_type',
-           'is_10x_folder', 'other_format']
+           'asked_names', 'matched_names', 'meant_by', 'hashtags', 'isotype_controls', 'spelling_advice',
+           'doubt_pairing', 'without_type', 'is_10x_folder', 'other_format']
 
 # %% ../nbs/00_names.ipynb #b1529296
 import re
@@ -195,6 +195,17 @@ def hashtags(
 ) -> np.ndarray:  # bool, True where the name is that of a hashtag
     "Which antibodies mark samples, by the names that the kits and the usual pipelines give them."
     return np.asarray(names.astype(str).str.contains(_HASHTAG), dtype=bool)
+
+# %% ../nbs/00_names.ipynb #09ae192e
+_SPECIES = r"(?:(?:mouse|rat|hamster|armenian|syrian|ms|rt|m|r)[-_. ]*)*"
+_CONTROL = rf"(?i)isotype|(?<![a-z])(?:control|ctrl)(?![a-z])|^{_SPECIES}igg\d[a-c]?(?:k|kappa)?(?![a-z\d])(?!.*(?<![a-z])fc)"
+
+
+def isotype_controls(
+    names: pd.Index,  # of antibodies
+) -> np.ndarray:  # bool, True where the name is that of an isotype control
+    "Which antibodies bind nothing on purpose, by the names that kits and panels give them."
+    return np.asarray(names.astype(str).str.contains(_CONTROL), dtype=bool)
 
 # %% ../nbs/00_names.ipynb #75646691
 _BARCODE = "([ACGTN]{8,})"
