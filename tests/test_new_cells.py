@@ -212,6 +212,22 @@ def test_wrong_pairs_are_told_before_the_training(cells, recwarn):
         wrong.fit(progress=False)
 
 
+def few(cells, n=60, proteins=8):
+    "A training of so many cells and so many proteins."
+    panel = cells["protein"][:n, :proteins].copy()
+    return CVQVAE([cells["rna"][:n].copy(), panel], **SMALL | dict(epochs=1)).fit(progress=False)
+
+
+def test_very_few_cells_or_features_are_told_before_the_training(recwarn):
+    cells = simulate(n_cells=60, kind="protein", n_genes=300, seed=0)
+    few(cells)
+    assert not [w for w in recwarn if "by heart" in str(w.message) or "features:" in str(w.message)]
+    with pytest.warns(UserWarning, match="^5 cells are learned by heart.*hundreds"):
+        few(cells, n=5)
+    with pytest.warns(UserWarning, match="^'protein' has 3 features: cells that differ in others"):
+        few(cells, proteins=3)
+
+
 def test_too_few_pairs_are_refused(cells):
     apart = {"rna": cells["rna"][:100].copy(), "atac": cells["atac"][99:].copy()}
     with pytest.raises(DataError, match="1 cells have two modalities"):
