@@ -225,7 +225,8 @@ def add_apply_commands(
         one.add_argument("--model", required=True, metavar="FOLDER", help="a saved model, e.g. my-run/model")
         for flag, kind in KIND_OF_FLAG.items():
             one.add_argument(f"--{flag}", metavar="FILE", help=f"new cells, {kind}: raw counts, cells x features (.h5ad)")
-        one.add_argument("--mudata", metavar="FILE", help="new cells with several measurements in one file (.h5mu, or a 10x .h5 or folder)")
+        several = "new cells with several measurements in one file (.h5mu, a 10x .h5 or folder, or a .h5ad with var['feature_types'])"
+        one.add_argument("--mudata", metavar="FILE", help=several)
         one.add_argument("--out", required=True, metavar="FILE", help="what is written: .h5mu of map, .h5ad of translate; must not exist yet")
     for flag, text in {"--reference": "the integrated.h5mu of the model's run", "--labels": "column of its obs with cell types"}.items():
         commands.choices["map"].add_argument(flag, metavar="FILE" if flag == "--reference" else "COLUMN", help=text)

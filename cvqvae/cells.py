@@ -52,12 +52,23 @@ def declare_kind(
     kind: str,  # "rna", "atac" or "protein"
     name: str = "modality",  # how errors call it
 ) -> ad.AnnData:  # same counts, with `var["feature_types"]` set; the argument is unchanged
-    "Say what a modality measures; raises DataError when the feature names contradict it."
+    "Say what a modality measures; raises DataError when the feature names contradict it, or `var` says that they are of several kinds."
     kind = _kind_key(kind)
+    _refuse_several(adata, kind, name)
     check_names(adata.var_names, kind, name)
     declared = _shallow(adata)
     declared.var["feature_types"] = pd.Categorical([KINDS[kind]] * adata.n_vars)
     return declared
+
+
+def _refuse_several(adata: ad.AnnData, kind: str, name: str) -> None:
+    "Raise `DataError` for a matrix that says itself that it stacks several kinds: the others would count as this one."
+    if "feature_types" not in adata.var:
+        return
+    counted = adata.var["feature_types"].astype(str).value_counts()
+    if len(here := [f"{counted[long]:,} {long}" for long in KINDS.values() if long in counted]) > 1:
+        raise DataError(f"{name!r} was given as {kind}, but its features are of several kinds ({', '.join(here)} in var['feature_types']): "
+                        "give the whole file, as --mudata or to cvqvae.datasets.read_any, which split it by kind.")
 
 # %% ../nbs/00_cells.ipynb #ed68585d
 _NAMED = {"rna": "rna", "gex": "rna", "atac": "atac", "peaks": "atac", "prot": "protein", "protein": "protein", "adt": "protein"}
@@ -78,7 +89,8 @@ def modality_kind(
         raise DataError(f"var['feature_types'] of {name!r} has missing values: fill them, or pass kinds=.")
     kinds = {_kind_key(value) for value in adata.var["feature_types"].unique()}
     if len(kinds) != 1:
-        raise DataError(f"{name!r} mixes kinds ({', '.join(sorted(kinds)) or 'none'}) in var['feature_types']: split it by kind first.")
+        raise DataError(f"{name!r} mixes kinds ({', '.join(sorted(kinds)) or 'none'}) in var['feature_types']: split it by kind first, "
+                        "with cvqvae.datasets.split_kinds(adata).")
     return kinds.pop()
 
 # %% ../nbs/00_cells.ipynb #bfc1477c

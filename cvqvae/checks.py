@@ -113,7 +113,7 @@ def check_modality(
     if 0 in adata.shape:
         raise DataError(f"{name!r} is empty: {adata.n_obs} cells x {adata.n_vars} features. Check the filter that made it.")
     for index, what, fix in ((adata.obs_names, "cell", "obs_names_make_unique() would break the pairing; remove the repeats"),
-                             (adata.var_names, "feature", "call adata.var_names_make_unique()")):
+                             (adata.var_names, "feature", "call adata.var_names_make_unique(), and write the file again where they come from one")):
         if not index.is_unique:
             repeated = index[index.duplicated()]
             raise DataError(f"{name!r} has {len(repeated)} duplicated {what} names, such as {repeated[0]!r}: {fix}.")

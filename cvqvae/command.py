@@ -182,9 +182,9 @@ def _done(
 
 @contextmanager
 def _short_warnings():
-    "Within it a warning is one line for people, without file and source line."
+    "Within it a warning is one line for people, without file and source line; that names repeat is an error, or a protein that is called as its gene."
     with warnings.catch_warnings():
-        for noise in ("pkg_resources is deprecated", "The pynvml package", "var_names are not unique"):  # a protein may be called as its gene
+        for noise in ("pkg_resources is deprecated", "The pynvml package", "var_names are not unique", "Variable names are not unique"):
             warnings.filterwarnings("ignore", message=noise)
         warn_plainly()
         yield

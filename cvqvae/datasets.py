@@ -142,14 +142,16 @@ def split_kinds(
     modalities = _apart(adata)
     if len(modalities) < 2:
         only = ", ".join(adata.var["feature_types"].astype(str).unique())
-        raise DataError(f"Two kinds of feature are needed, found only {only}: was the file made with one assay?")
+        raise DataError(f"Two kinds of feature are needed, found only {only}: was the file made with one assay? "
+                        "Then give it beside the other, as --rna, --atac or --adt, or to read_pair.")
     return pair_modalities(modalities)
 
 
 def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
     "The kinds of feature of one matrix, by name."
     if "feature_types" not in adata.var:
-        raise DataError("var['feature_types'] is missing: this matrix does not say which features are genes, peaks or antibodies.")
+        raise DataError("var['feature_types'] is missing: this matrix does not say which features are genes, peaks or antibodies. Set it to "
+                        f"{', '.join(map(repr, KINDS.values()))}, one for each feature, and write the file again.")
     types = adata.var["feature_types"].astype(str)
     if (left := ~types.isin(KINDS.values())).any():
         warnings.warn(f"Left out: {left.sum():,} features of the type {', '.join(types[left].unique())}, such as {adata.var_names[left][0]!r}.", stacklevel=2)

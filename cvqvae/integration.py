@@ -31,7 +31,7 @@ from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
 from .mosaic import check_complete
 from .preprocessing import preprocess
-from .pairs import warn_of_wrong_pairs
+from .pairs import warn_of_few, warn_of_wrong_pairs
 from .presets import Preset, check_setting, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors, widths_of
 from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
@@ -130,7 +130,7 @@ def fit(
 ) -> "CVQVAE":
     """Train on the cells given to the constructor, or those that are left of them; sets `history`.
 
-    Calling it again starts afresh; a training that fails changes nothing. Warns where cells seem to be paired wrongly,
+    Calling it again starts afresh; a training that fails changes nothing. Warns where cells seem to be paired wrongly, where cells or features are very few,
     and where they lack a modality by now, which leaves them out unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
     """
     if self.mdata is None:
@@ -143,6 +143,7 @@ def fit(
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
     complete, *others = self.reader.training_groups(self.mdata, self.unpaired)
     leading = {name: x[:, :k].numpy() for name, x, k in zip(self.modalities, complete.inputs, self.config.n_outputs)}
+    warn_of_few(len(complete), {name: len(transform.feature_names) for name, transform in self.transforms.items()})
     warn_of_wrong_pairs(leading, None if complete.batch is None else complete.batch.argmax(1).numpy())
     trainer = train(CrossVQVAE(self.config), complete, training, (*extra, *callbacks), self.device, others, processes)
     self.module, self.training, self.history = trainer.model, training, trainer.history_frame()
@@ -203,7 +204,7 @@ def embed(
     `obs["cvqvae_code"]` (category); `data.obsm["X_cvqvae"]` (joint z), `data.obs["cvqvae_code"]` (joint code, where the model has one);
     `data.uns["cvqvae"]` (parameters).
     Cells of one modality alone may come as AnnData. A batch that training has not seen is lined up with the training cells first,
-    where batch offsets are learned (`default`); with `paper` it is read as a batch of its own that nothing is known of.
+    where batch offsets are learned (`default`); with `paper` it is read as a batch of its own that nothing is known of, and a warning names it.
     """
     mdata = self._checked(data)
     if views := [name for name, a in mdata.mod.items() if a.is_view and a.isbacked]:

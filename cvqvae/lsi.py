@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from .backed import is_stored, row_blocks
 from .cells import DataError
-from .components import Components
+from .components import Components, refuse_constant
 from .normalisation import tf_idf
 from .streaming import Kept, Repeated, right_singular_vectors, rounded, transposed_product
 
@@ -78,6 +78,7 @@ class ATACComponents(Components):
         vectors, values = right_singular_vectors(blocks, counts.shape[1], k, self.passes, self.seed, further)
         values = np.maximum(values, 1e-4 * values[0])  # below that is rounding noise, which is not to be blown up
         sums, energy = _weighted_sums(blocks, counts.shape[1], np.stack([np.ones_like(depth), depth], 1).astype(np.float32))
+        refuse_constant(energy - np.square(sums[:, 0]).sum() / counts.shape[0] < 1e-4 * energy, name)
         keep = self._kept(vectors.T @ sums / values[:, None], depth, k)
         self._set_scale(idf, vectors[:, keep], values[keep], sums[:, 0], energy, counts.shape[0], int((keep < k).sum()))
         components = room and room(len(keep))

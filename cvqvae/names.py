@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'is_region', 'is_gene', 'are_barcodes', 'is_antibody', 'check_names', 'without_genome', 'shown_names',
-           'asked_names', 'matched_names', 'meant_by', 'hashtags', 'spelling_advice', 'doubt_pairing', 'without_type',
-           'is_10x_folder', 'other_format']
+           'asked_names', 'matched_names', 'meant_by', 'hashtags', 'isotype_controls', 'spelling_advice',
+           'doubt_pairing', 'without_type', 'is_10x_folder', 'other_format']
 
 # %% ../nbs/00_names.ipynb #b1529296
 import re
@@ -30,8 +30,13 @@ def is_region(
     names: pd.Index,  # feature names
 ) -> bool:  # True when most names read chromosome, start, end
     "Do these features look like genomic regions?"
-    sample = names[: 2000].astype(str)
-    return len(sample) > 0 and sum(bool(_REGION.match(name)) for name in sample) > len(sample) / 2
+    return _region_share(names) > 0.5
+
+
+def _region_share(names: pd.Index, most: int = 2000) -> float:
+    "Share of the names that read chromosome, start, end, of some from the first to the last."
+    sample = names[:: max(1, len(names) // most)].astype(str)
+    return sum(bool(_REGION.match(name)) for name in sample) / max(len(sample), 1)
 
 
 def is_gene(
@@ -64,6 +69,9 @@ def check_names(
     "Refuse features that cannot be of this kind, such as peaks given as genes, or that are cells."
     if are_barcodes(names):
         raise DataError(f"The cells of {name!r} stand in the columns: its features are called like {str(names[0])!r}. Transpose it (adata.T).")
+    if kind != "protein" and (region := _beside_genes(names)):
+        raise DataError(f"{name!r} was given as {kind}, but holds genes and genomic regions ({region}): say in var['feature_types'] which are "
+                        "'Gene Expression' and which 'Peaks', and give the whole file, as --mudata or to cvqvae.datasets.read_any.")
     found = {"atac": ("genomic regions", is_region), "rna": ("genes", is_gene), "protein": ("antibodies", is_antibody)}
     wrong = {"rna": ("atac", "protein"), "protein": ("atac",), "atac": () if is_region(names) else ("rna", "protein")}
     for other in wrong.get(kind, ("atac",)):
@@ -72,6 +80,14 @@ def check_names(
             raise DataError(f"{name!r} was given as {kind}, but its features are {what} ({names[0]}): declare it as {other!r}, or swap the files.")
     if kind == "protein" and len(names) > 1000:
         raise DataError(f"{name!r} was given as protein, but has {len(names):,} features: no antibody panel is that large. Is it RNA?")
+
+
+def _beside_genes(names: pd.Index) -> str:
+    "A genomic region of a modality in which such make up a third or more and the others are genes; nothing elsewhere."
+    if not 0.3 < _region_share(names) < 0.97:
+        return ""
+    regions = names.astype(str).str.match(_REGION)
+    return str(names[regions][0]) if is_gene(names[~regions]) else ""
 
 # %% ../nbs/00_names.ipynb #4ba73d5b
 _GENOME = r"(?i)^(?:GRC[a-z]\d+|hg\d+|mm\d+)[\w.-]*?_+(?=[^_])"
@@ -179,6 +195,17 @@ def hashtags(
 ) -> np.ndarray:  # bool, True where the name is that of a hashtag
     "Which antibodies mark samples, by the names that the kits and the usual pipelines give them."
     return np.asarray(names.astype(str).str.contains(_HASHTAG), dtype=bool)
+
+# %% ../nbs/00_names.ipynb #09ae192e
+_SPECIES = r"(?:(?:mouse|rat|hamster|armenian|syrian|ms|rt|m|r)[-_. ]*)*"
+_CONTROL = rf"(?i)isotype|(?<![a-z])(?:control|ctrl)(?![a-z])|^{_SPECIES}igg\d[a-c]?(?:k|kappa)?(?![a-z\d])(?!.*(?<![a-z])fc)"
+
+
+def isotype_controls(
+    names: pd.Index,  # of antibodies
+) -> np.ndarray:  # bool, True where the name is that of an isotype control
+    "Which antibodies bind nothing on purpose, by the names that kits and panels give them."
+    return np.asarray(names.astype(str).str.contains(_CONTROL), dtype=bool)
 
 # %% ../nbs/00_names.ipynb #75646691
 _BARCODE = "([ACGTN]{8,})"

@@ -55,7 +55,7 @@ class Parameters:
     rna: str = option("gene expression, raw counts, cells x genes (.h5ad)", metavar="FILE")
     atac: str = option("chromatin accessibility, raw counts, cells x peaks (.h5ad)", metavar="FILE")
     adt: str = option("surface proteins, raw antibody counts, cells x proteins (.h5ad)", metavar="FILE")
-    mudata: str = option("all modalities in one file (.h5mu, or a 10x .h5 or folder)", metavar="FILE")
+    mudata: str = option("all modalities in one file (.h5mu, a 10x .h5 or folder, or a .h5ad with var['feature_types'])", metavar="FILE")
     backed: bool = option("leave the counts on disk and read them a few thousand cells at a time (.h5ad, .h5mu or zarr)", bool, reports=("integrate",))
     unpaired: str = option("cells with one measurement: 'drop' (default), or 'keep' to train on them, too", choices=("drop", "keep"), reports=("integrate",))
     dataset: str = option("a data set by name, e.g. demo, bmmc-multiome, bmmc-cite, share-seq-skin", metavar="NAME")
@@ -236,7 +236,7 @@ def source_of(
     if len(said) != len(pair) and len(said) > 1:
         raise DataError(f"--{' and --'.join(said)} exclude each other: give a file for each modality, or --mudata, or --dataset.")
     if len(pair) == 1:
-        raise DataError(f"Two modalities are needed, got --{pair[0]}: give two of --rna, --atac and --adt, or all three.")
+        raise DataError(f"Two modalities are needed, got --{pair[0]}: give two of --rna, --atac and --adt, or a file with several alone, as --mudata.")
     return said
 
 

@@ -85,7 +85,7 @@ def preprocess(
 
     Sets `layers["counts"]` (a copy of the counts, not where they lie on disk), `obsm["X_pca"]` or `obsm["X_lsi"]` (float32 [n, k]),
     `obsm["X_pca_further"]` or `obsm["X_lsi_further"]` (float32 [n, m], where asked) and `uns["cvqvae_preprocessing"]` of each modality.
-    Raises `DataError` where counts are no counts or given components are unusable; then nothing is set.
+    Raises `DataError` where counts are no counts or do not vary, or given components are unusable; then nothing is set.
     """
     options = {"rna": {"n_top_genes": n_top_genes, "target_sum": target_sum}, "atac": {"drop_depth_components": drop_depth_components}, "protein": {}}
     kinds = {name: modality_kind(adata, name) for name, adata in mdata.mod.items()}
@@ -95,18 +95,27 @@ def preprocess(
     _tell_given([(name, COMPONENTS[kinds[name]].slot) for name, adata in mdata.mod.items() if name not in missing and adata.X is not None])
     transforms = {name: COMPONENTS[kinds[name]](n_components, seed, n_further=n_further, **options.get(kinds[name], {})) for name in missing}
     components = {name: transform.fit_transform(mdata[name], batches[name], name) for name, transform in transforms.items()}
-    for name in mdata.mod.keys() - transforms.keys():
+    for name, transform in transforms.items():
+        check_components(components[name], name, transform.slot)
+    for name in mdata.mod.keys() - transforms.keys():  # nothing is written before this, and nothing refused after it
         _disown(mdata[name], further_slot(kinds[name]))
     for name, transform in transforms.items():
         _write(mdata[name], transform, components[name], n_components, seed)
     return transforms
 
-
+# %% ../nbs/01_preprocessing.ipynb #9045b654
 def _checked(adata: AnnData, name: str, slot: str) -> bool:
     "Are components to be computed? Raises `DataError` where they cannot be, or the given ones are unusable."
     ours = slot not in adata.obsm or _is_ours(adata, slot)
-    counts_of(adata, name) if ours else check_components(adata.obsm[slot], name, slot)
+    counts_of(adata, name) if ours else _check_given(adata, name, slot)
     return ours
+
+
+def _check_given(adata: AnnData, name: str, slot: str) -> None:
+    check_components(adata.obsm[slot], name, slot)
+    behind = further_slot(modality_kind(adata, name))
+    if behind in adata.obsm and not _is_ours(adata, behind):
+        check_components(adata.obsm[behind], name, behind)
 
 
 def _tell_given(given: list[tuple[str, str]]) -> None:

@@ -18,7 +18,7 @@ from mudata import MuData
 
 from .batch_offsets import offset_to
 from .batches import CellData
-from .checks import DataError, check_groups
+from .checks import DataError, check_groups, in_order
 from .components import Components
 from .containers import one_hot
 from .model import CrossVQVAE
@@ -140,8 +140,9 @@ def labels_of(
     "The batch of each cell; raises `DataError` where the column is not there."
     tables = (data.obs, *(adata.obs for adata in getattr(data, "mod", {}).values()))
     if self.batch_key is not None and not any(self.batch_key in table for table in tables):
+        fate = "lined up with the training cells" if self.anchors else "read as it is, because this model cannot line it up (one of the preset 'default' can)"
         raise DataError(f"the model was trained with batches from obs[{self.batch_key!r}], and these cells have no such column: "
-                        f"set it (adata.obs[{self.batch_key!r}] = 'new'); a batch that training has not seen is lined up with the training cells")
+                        f"set it (adata.obs[{self.batch_key!r}] = 'new'); a batch that training has not seen is {fate}")
     return None if self.batch_key is None else batch_labels(data, self.batch_key)
 
 
@@ -156,8 +157,8 @@ def groups(
     covariate = self.covariate(labels)
     fitted = fitted and all(self.knows(data[name], name) for name in self.kinds if name in data.mod)
     by_name = {name: self.components(data[name], name, fitted) for name in self.kinds if name in data.mod}
-    if not fitted and self.anchors and labels is not None:
-        self._line_up(by_name, rows, labels.to_numpy())
+    if not fitted and labels is not None:
+        self._line_up(by_name, rows, labels.to_numpy()) if self.anchors else self._warn_of_unseen(labels)
     return [self._group(cells, rows[cells], by_name, covariate) for cells in groups_of(rows)]
 
 # %% ../nbs/05_reading.ipynb #2235c022
@@ -178,6 +179,15 @@ def _line_up(self: CellReader, by_name: dict[str, np.ndarray], rows: np.ndarray,
             for name, column, offset in zip(names, columns, offsets):
                 moved = mine[mine[:, column] >= 0, column]
                 by_name[name][moved] -= offset
+
+
+@patch
+def _warn_of_unseen(self: CellReader, labels: pd.Series, most: int = 5) -> None:
+    if unseen := in_order(set(labels) - set(self.batches)):
+        more = f" and {len(unseen) - most} more" if len(unseen) > most else ""
+        warnings.warn(f"training has not seen {', '.join(map(repr, unseen[:most]))}{more} of obs[{self.batch_key!r}], and this model cannot line batches up: "
+                      "what sets them apart stays in the embedding, so that their cells may lie apart from others of their type. "
+                      "A model of the preset 'default' lines them up.", stacklevel=4)
 
 
 @patch

@@ -32,8 +32,9 @@ def open_checked(
     except Exception as error:
         raise DataError(f"{path} cannot be opened as .h5ad, .h5mu or zarr: write it again with anndata or mudata. [{type(error).__name__}: {error}]") from error
     if single != (list(found) == ["X"]):
-        found, wanted = ("several modalities", "one file per modality") if single else ("one modality", "both files, or an .h5mu")
-        raise DataError(f"{path} holds {found}: give {wanted}.")
+        what, wanted = ("several modalities", "one file per modality") if single else ("one matrix", "both files, or an .h5mu. One that stacks several "
+                        "kinds of feature is made into an .h5mu by cvqvae.datasets.read_any(path).write('cells.h5mu')")
+        raise DataError(f"{path} holds {what}: give {wanted}.")
     return found
 
 

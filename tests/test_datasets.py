@@ -145,8 +145,21 @@ def test_mixed_and_missing_declarations():
     with pytest.raises(DataError, match="declare_kind"):
         modality_kind(rna)
     rna.var["feature_types"] = ["Peaks", "Peaks", "Gene Expression", "Peaks"]
-    with pytest.raises(DataError, match="mixes kinds"):
+    with pytest.raises(DataError, match="mixes kinds.*split_kinds"):
         modality_kind(rna)
+    with pytest.raises(DataError, match="'rna' was given as rna, .*1 Gene Expression, 3 Peaks.*the whole file, as --mudata"):
+        declare_kind(rna, "rna", "rna")
+    rna.var["feature_types"] = ["Gene Expression"] * 3 + ["CRISPR Guide Capture"]
+    assert modality_kind(declare_kind(rna, "rna")) == "rna"
+
+
+@pytest.mark.parametrize("kind", ["rna", "atac"])
+@pytest.mark.parametrize("genes_before", [["ACTB", "GAPDH", *(f"GENE{i}" for i in range(3000))], [f"ENSG{i:011}" for i in range(3000)]])
+def test_genes_and_peaks_in_one_matrix_are_not_one_modality(kind, genes_before):
+    "The genes stand first, so that the first names say nothing of the peaks."
+    both = modality("ab", [*genes_before, *(f"chr1:{i}-{i + 500}" for i in range(4000))])
+    with pytest.raises(DataError, match="holds genes and genomic regions .chr1:0-500.*--mudata"):
+        declare_kind(both, kind)
 
 
 # files -----------------------------------------------------------------------------------------------------------------------------

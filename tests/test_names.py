@@ -11,7 +11,7 @@ from cvqvae.cells import modality_kind, pair_modalities
 from cvqvae.datasets import read_any, simulate
 from cvqvae.ground_truth import Truth, cycle_genes, organism_of
 from cvqvae.mosaic import join_modalities
-from cvqvae.names import matched_names
+from cvqvae.names import isotype_controls, matched_names
 
 
 @pytest.mark.parametrize("genome", ["GRCh38_", "GRCh38______", "hg19_", "GRCh38-2020-A_"])
@@ -124,3 +124,13 @@ def test_usual_names_of_modalities_say_what_they_measure(tmp_path, kind, names):
 def test_names_that_say_nothing_or_lie_are_errors(names, words):
     with pytest.raises(DataError, match=words):
         CVQVAE(undeclared("atac", *names))
+
+
+@pytest.mark.parametrize("name, control", [
+    ("IgG1_control_TotalSeqB", True), ("IgG2a_control_TotalSeqB", True), ("IgG2b_control", True), ("IgG1-isotype", True), ("Rat IgG2b, κ Isotype Ctrl", True),
+    ("rat_IgG2b", True), ("Mouse-IgG1", True), ("MouseIgG2aKappaIsotype", True), ("isotype_RTK4174", True), ("armenian-hamster-igg1", True),
+    ("ArmenianHamsterIsotype", True), ("IgG2bk", True), ("neg_ctrl_1", True), ("CD16", False), ("CD32", False), ("IgM", False), ("IgD_TotalSeqB", False),
+    ("Ig light chain kappa", False), ("IgG Fc", False), ("anti-human IgG1", False), ("IgG4_Fc", False), ("TIGIT_TotalSeqB", False), ("FceRIa", False),
+    ("controlled", False), ("CD152 (CTLA-4)", False)])
+def test_isotype_controls_are_told_from_other_proteins(name, control):
+    assert isotype_controls(pd.Index([name]))[0] == control

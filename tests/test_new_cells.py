@@ -65,7 +65,46 @@ def mosaic(cells):
     return CVQVAE(pieces, batch_key="batch", unpaired="keep", **SMALL).fit(progress=False), pieces
 
 
+@pytest.fixture(scope="module")
+def published(cells):
+    return CVQVAE(cells[:200].copy(), "paper", batch_key="batch", **SMALL).fit(progress=False)
+
+
 # mapping -----------------------------------------------------------------------------------------------------------------------------
+
+
+def unseen_batches(call, recwarn):
+    "What a call says of batches that training has not seen."
+    recwarn.clear()
+    call()
+    return [str(w.message) for w in recwarn if "training has not seen" in str(w.message)]
+
+
+def test_batches_that_nothing_lines_up_are_named_once(published, fitted, cells, tmp_path, recwarn):
+    new, known = cells[200:].copy(), cells[200:].copy()
+    new.obs["batch"] = ["d10", "d2"] * 50
+    (told,) = unseen_batches(lambda: published.embed(new), recwarn)
+    assert "not seen 'd2', 'd10' of obs['batch']" in told and "preset 'default'" in told
+    assert len(unseen_batches(lambda: published.translate(alone_in(new, "d2"), "atac"), recwarn)) == 1
+    new.obs["batch"] = [f"d{i % 10}" for i in range(100)]
+    assert "'d4' and 5 more of obs" in unseen_batches(lambda: published.embed(new), recwarn)[0]
+    assert not unseen_batches(lambda: fitted.embed(new), recwarn)  # lined up
+    assert not unseen_batches(lambda: published.embed(known), recwarn) and not unseen_batches(published.embed, recwarn)
+    published.save(tmp_path / "model")
+    assert len(unseen_batches(lambda: CVQVAE.load(tmp_path / "model", device="cpu").embed(new), recwarn)) == 1
+
+
+def alone_in(mdata, batch):
+    rna = mdata["rna"].copy()
+    rna.obs["batch"] = batch
+    return rna
+
+
+def test_what_becomes_of_a_batch_is_told_as_the_preset_does_it(published, fitted, cells):
+    new = AnnData(cells["rna"].X, var=cells["rna"].var.copy())
+    for model, fate in ((fitted, "lined up with the training cells$"), (published, "read as it is, because this model cannot line it up")):
+        with pytest.raises(DataError, match=f"no such column: set it.*that training has not seen is {fate}"):
+            model.embed(new.copy())
 
 
 def test_mapping_does_not_move_the_reference(fitted, cells):
@@ -171,6 +210,22 @@ def test_wrong_pairs_are_told_before_the_training(cells, recwarn):
     wrong = CVQVAE([cells["rna"].copy(), moved[cells.obs_names].copy()], **SMALL | dict(epochs=1))
     with pytest.warns(UserWarning, match="'rna' and 'atac' of a cell agree no better"):
         wrong.fit(progress=False)
+
+
+def few(cells, n=60, proteins=8):
+    "A training of so many cells and so many proteins."
+    panel = cells["protein"][:n, :proteins].copy()
+    return CVQVAE([cells["rna"][:n].copy(), panel], **SMALL | dict(epochs=1)).fit(progress=False)
+
+
+def test_very_few_cells_or_features_are_told_before_the_training(recwarn):
+    cells = simulate(n_cells=60, kind="protein", n_genes=300, seed=0)
+    few(cells)
+    assert not [w for w in recwarn if "by heart" in str(w.message) or "features:" in str(w.message)]
+    with pytest.warns(UserWarning, match="^5 cells are learned by heart.*hundreds"):
+        few(cells, n=5)
+    with pytest.warns(UserWarning, match="^'protein' has 3 features: cells that differ in others"):
+        few(cells, proteins=3)
 
 
 def test_too_few_pairs_are_refused(cells):
@@ -660,6 +715,38 @@ def test_one_file_with_all_is_mapped_and_translated(folder, fitted, cells, tmp_p
     assert main(["translate", *flags, str(tmp_path / "peaks.h5ad"), "--to", "atac"]) == 0
     assert "left out of the file: atac; read: rna" in capsys.readouterr().err
     np.testing.assert_allclose(read_h5ad(tmp_path / "peaks.h5ad").X, fitted.translate(new["rna"].copy(), "atac").X, atol=1e-5)
+
+
+@pytest.mark.parametrize("backed", [[], ["--backed"]])
+def test_one_file_with_all_is_not_taken_for_one_of_its_parts(folder, cells, tmp_path, backed, capsys):
+    "Its peaks would count as genes."
+    stacked(cells).write(tmp_path / "both.h5ad")
+    cells["atac"].write(tmp_path / "atac.h5ad")
+    flags = ["--rna", str(tmp_path / "both.h5ad"), "--out", str(tmp_path / "out")]
+    assert main(["integrate", *flags, "--atac", str(tmp_path / "atac.h5ad"), *backed]) == 2
+    assert "several kinds" in (told := capsys.readouterr().err) and "the whole file, as --mudata" in told
+    assert main(["integrate", *flags]) == 2 and "a file with several alone, as --mudata" in capsys.readouterr().err
+    if not backed:
+        assert main(["map", "--model", str(folder / "model"), *flags[:2], "--out", str(tmp_path / "out.h5mu")]) == 2
+        assert "the whole file, as --mudata" in capsys.readouterr().err
+    else:
+        assert main(["integrate", "--mudata", *flags[1:], *backed]) == 2 and "read_any(path).write('cells.h5mu')" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_repeated_names_are_told_once(folder, cells, tmp_path, capsys):
+    rna = cells["rna"].copy()
+    rna.var_names = [rna.var_names[1], *rna.var_names[1:]]
+    rna.write(tmp_path / "rna.h5ad")
+    cells["atac"].write(tmp_path / "atac.h5ad")
+    model = ["--model", str(folder / "model")]
+    calls = (["integrate", "--atac", str(tmp_path / "atac.h5ad"), "--out", str(tmp_path / "out")], ["map", *model, "--out", str(tmp_path / "out.h5mu")],
+             ["translate", *model, "--to", "atac", "--out", str(tmp_path / "out.h5ad")])
+    for command, *flags in calls:
+        assert main([command, "--rna", str(tmp_path / "rna.h5ad"), *flags]) == 2
+        told = capsys.readouterr().err
+        assert told.count("nique") == 1 and "duplicated feature names" in told and "var_names_make_unique(), and write the file again" in told
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_a_wrong_file_with_all_is_refused(folder, fitted, cells, tmp_path):

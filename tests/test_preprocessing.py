@@ -282,3 +282,35 @@ MEMORY = textwrap.dedent("""
 def test_accessibility_is_never_dense():
     run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     assert 0.3 < float(run.stdout) < 2, "peak above the input itself (so < 3 with it), in multiples of the input"
+
+
+def marks(mdata):
+    "What `preprocess` may write, by its names."
+    return {name: (set(adata.layers), set(adata.obsm), MARK in adata.uns) for name, adata in mdata.mod.items()}
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("kind, name", [("atac", "rna"), ("atac", "atac"), ("protein", "protein")])
+@pytest.mark.parametrize("depth", [False, True])
+@pytest.mark.filterwarnings("ignore")
+def test_cells_that_are_all_alike_are_refused_and_nothing_is_written(preset, kind, name, depth):
+    "Also where only the depth differs, of which rounding leaves components of noise."
+    mdata = simulate(n_cells=60, n_genes=150, n_peaks=150, kind=kind)
+    per_cell = np.arange(mdata.n_obs) + 1 if depth else np.full(mdata.n_obs, 3)
+    mdata[name].X = np.outer(per_cell, np.ones(mdata[name].n_vars)).astype(np.float32)
+    before = marks(mdata)
+    with pytest.raises(DataError, match=f"'{name}' does not vary between cells.*leave this modality out"):
+        CVQVAE(mdata, preset=preset, n_components=5, device="cpu")
+    assert marks(mdata) == before
+
+
+@pytest.mark.parametrize("values, message", [(np.nan, "NaN or infinite"), (1.0, "does not vary")])
+@pytest.mark.filterwarnings("ignore")
+def test_unusable_further_components_are_refused_and_nothing_is_written(values, message):
+    mdata = simulate(n_cells=60, n_genes=150, n_peaks=150)
+    mdata["rna"].obsm["X_pca"] = np.random.default_rng(0).normal(size=(mdata.n_obs, 4))
+    mdata["rna"].obsm["X_pca_further"] = np.full((mdata.n_obs, 3), values)
+    before = marks(mdata)
+    with pytest.raises(DataError, match=f"X_pca_further.* of 'rna'.*{message}"):
+        CVQVAE(mdata, n_components=5, device="cpu")
+    assert marks(mdata) == before

@@ -78,7 +78,7 @@ def test_bad_flags_exit_with_2(arguments):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--rna", "{}/rna.h5ad"], "Two modalities are needed"),
+        (["--rna", "{}/rna.h5ad"], "a file with several alone, as --mudata"),
         (["--rna", "{}/rna.h5ad", "--atac", "{}/missing.h5ad"], "no such file"),
         (["--rna", "{}/rna.h5ad", "--atac", "{}/atac.h5ad", "--batch", "donor"], "no such column"),
         (["--rna", "{}/rna.h5ad", "--dataset", "demo"], "exclude each other"),
@@ -175,6 +175,7 @@ def test_proteins_without_labels_or_batch(tmp_path):
     cells = nbformat.read(out / "integrate.ipynb", 4).cells
     told = "".join(str(output) for cell in cells for output in cell.get("outputs", []))
     assert not [word for word in ("constrained_layout", "labels_key", "score (shared)", "'share'", "<th>share</th>") if word in told]
+    assert "Isotype controls among" not in told  # there are none among the first twenty proteins
     assert "**FOSCTTM** (0 to 1, less is better)" in told and "(--labels)" in told
     integrated = mudata.read_h5mu(out / "integrated.h5mu")
     rna, proteins = integrated.mod.values()
@@ -194,6 +195,7 @@ def test_three_modalities_have_a_report(files, tmp_path):
     for method in ("cvqvae", "raw", "random"):
         assert np.isfinite(scores[[(method, "stacked", name) for name in ("foscttm", "label_transfer", "modality_asw", "score")]]).all()
     outputs = [output for cell in nbformat.read(tmp_path / "three" / "integrate.ipynb", 4).cells for output in cell.get("outputs", [])]
+    assert "Isotype controls among the proteins: IgG1-isotype, IgG2a-isotype." in "".join(output.get("text", "") for output in outputs)
     table = next(text for output in outputs if "type" in (text := output.get("data", {}).get("text/plain", "")) and text.startswith("batch"))
     assert table.split()[:3] == ["batch", "2", "$\\sqrt{$"]  # numbers first
     integrated = mudata.read_h5mu(tmp_path / "three" / "integrated.h5mu")
