@@ -25,7 +25,7 @@ from .cells import KINDS, DataError, kinds_of, modality_kind
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
-from .containers import as_mudata, place_latent, storable, warn_of_empty, write_codes, write_latent
+from .containers import Parcel, as_mudata, place_latent, storable, warn_of_empty, write_codes, write_latent
 from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
@@ -320,3 +320,14 @@ def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.
     self._build(reader)
     self.history = pd.DataFrame(meta["history"])
     load_weights(self.module, arrays)
+
+# %% ../nbs/05_integration.ipynb #d477c552
+@patch
+def __getstate__(self: CVQVAE) -> dict:
+    "For `pickle` and `copy.deepcopy`: a MuData cannot be sent, its parts can."
+    return self.__dict__ | {"mdata": Parcel(self.mdata)}
+
+
+@patch
+def __setstate__(self: CVQVAE, state: dict) -> None:
+    self.__dict__.update(state | {"mdata": state["mdata"].mdata})
