@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
@@ -36,7 +35,7 @@ from .presets import Preset, check_setting, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors, widths_of
 from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
 from .training import TrainingConfig
-from .translation import feature_positions, predict_features, predict_from_measured, table_of, values_of
+from .translation import all_features, feature_positions, predict_from_measured, table_of, values_of
 
 # %% ../nbs/05_integration.ipynb #a97ac24c
 class CVQVAE:
@@ -254,8 +253,7 @@ def translate(
     if (n := sum(len(cells) for _, cells in groups)) < data.n_obs:
         raise DataError(f"{data.n_obs - n} of {data.n_obs} cells have none of {', '.join(sources)}: leave them out.")
     components = predict_from_measured(self.module, groups, self.modalities.index(to))
-    values = np.concatenate(list(predict_features(transform, components, columns)))
-    result = AnnData(values, obs=table_of(data), var=transform.var.iloc[columns].copy())
+    result = AnnData(all_features(transform, components, columns), obs=table_of(data), var=transform.var.iloc[columns].copy())
     result.obsm[transform.slot] = components
     result.var["feature_types"] = pd.Categorical([KINDS[transform.kind]] * result.n_vars)
     result.uns["cvqvae_translation"] = {"from": " and ".join(sources), "to": to, "values": values_of(transform)}
