@@ -23,9 +23,17 @@ def mutual_pairs(
     n_neighbors: int = 10,  # of each row in the other batch
 ) -> np.ndarray:  # int [pairs, 2]: positions in `first` and `second`
     "Rows that are among each other's nearest neighbours."
-    there = NearestNeighbors(n_neighbors=min(n_neighbors, len(second))).fit(second).kneighbors_graph(first)
-    back = NearestNeighbors(n_neighbors=min(n_neighbors, len(first))).fit(first).kneighbors_graph(second)
-    return np.column_stack(there.multiply(back.T).nonzero())
+    return _mutual(_nearest(second, first, n_neighbors), _nearest(first, second, n_neighbors))
+
+
+def _nearest(rows: np.ndarray, asking: np.ndarray, n_neighbors: int) -> np.ndarray:  # int [asking, at most n_neighbors], nearest first
+    return NearestNeighbors(n_neighbors=min(n_neighbors, len(rows))).fit(rows).kneighbors(asking, return_distance=False)
+
+
+def _mutual(there: np.ndarray, back: np.ndarray) -> np.ndarray:  # of `_nearest`, in either direction -> int [pairs, 2]
+    there = there[:, ::-1]
+    place, which = np.nonzero((back[there] == np.arange(len(there))[:, None, None]).any(2))
+    return np.column_stack([place, there[place, which]])
 
 # %% ../nbs/03_batch_offsets.ipynb #719329ea
 def offset_step(
@@ -38,9 +46,10 @@ def offset_step(
     "Least-squares offsets from the mutual nearest neighbours of every two batches."
     sizes = np.bincount(codes, minlength=n_batches)
     laplacian, sums = np.zeros((n_batches, n_batches)), [np.zeros((n_batches, x.shape[1])) for x in blocks]
-    for a, b in combinations(np.flatnonzero(sizes), 2):
-        in_a, in_b = np.flatnonzero(codes == a), np.flatnonzero(codes == b)
-        pairs = mutual_pairs(rows[in_a], rows[in_b], n_neighbors)
+    cells = {b: np.flatnonzero(codes == b) for b in np.flatnonzero(sizes)}
+    near = {b: _nearest_in(rows, codes == b, n_neighbors) for b in cells if len(cells) > 1}
+    for (a, in_a), (b, in_b) in combinations(cells.items(), 2):
+        pairs = _mutual(near[b][in_a], near[a][in_b])
         laplacian[[a, b], [a, b]] += len(pairs)
         laplacian[[a, b], [b, a]] -= len(pairs)
         for total, x in zip(sums, blocks):
@@ -49,6 +58,12 @@ def offset_step(
             total[b] -= difference
     found = [np.linalg.pinv(laplacian, rcond=1e-6, hermitian=True) @ total for total in sums]
     return [o - sizes @ o / sizes.sum() for o in found]
+
+
+def _nearest_in(rows: np.ndarray, inside: np.ndarray, n_neighbors: int) -> np.ndarray:  # int32 [n, at most n_neighbors]; those inside do not ask
+    found = np.zeros((len(rows), min(n_neighbors, inside.sum())), np.int32)
+    found[~inside] = _nearest(rows[inside], rows[~inside], n_neighbors)
+    return found
 
 # %% ../nbs/03_batch_offsets.ipynb #61673db2
 def set_batch_offsets(

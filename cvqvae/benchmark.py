@@ -8,6 +8,7 @@ __all__ = ['COLUMNS', 'VIEWS', 'attempt', 'scores_of', 'failure', 'run_benchmark
 
 # %% ../nbs/08_benchmark.ipynb #badf9353
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 from fastcore.basics import patch
 from mudata import MuData
 
+from .alignment import sampled_rows
 from .baselines import METHODS, OWN, Result, fit_method, lacks_components
 from .cells import DataError
 from .files import remove_parts, write_atomically
@@ -85,14 +87,19 @@ def run_benchmark(
 ) -> pd.DataFrame:  # rows: method, seed, view, metric, group, value, reason
     """Fit and score every method for every seed; an interrupted run is continued where it stopped.
 
-    A method that seeds do not change is run for the first seed only. Writes `scores.csv` to `out`. Raises `DataError` for an unknown name,
+    A method that seeds do not change is run for the first seed only. Of many cells a part is scored (`max_scored` of `Plan`), the same for
+    every method and seed; `report` is told. Writes `scores.csv` to `out`. Raises `DataError` for an unknown name,
     and `TypeError` for options and metrics whose content cannot be told.
     """
     names, plan = _checked(methods, seeds, peer_seeds), Plan(**plan)
     jobs = [(name, seed) for name in names for seed in _seeds_of(name, list(seeds), peer_seeds)]
     if lacks_components(mdata):
         preprocess(mdata, batch_key=plan.batch_key, **PRESETS["default"].preprocessing)
-    truth = Truth.from_mudata(mdata, plan.batch_key, plan.labels_key, plan.ignore_labels)
+    scored = sampled_rows(mdata.n_obs, plan.max_scored)
+    if len(scored) < mdata.n_obs:
+        report(f"{len(scored):,} of {mdata.n_obs:,} cells are scored, drawn at random")
+    known = mdata if len(scored) == mdata.n_obs else mdata[scored].copy()
+    truth = Truth.from_mudata(known, plan.batch_key, plan.labels_key, plan.ignore_labels)
     comparison = Comparison(mdata, truth, plan, Path(results or Path(out) / "results").expanduser())
     tables = {}
     for (name, seed), row in comparison.rows(jobs, workers, dask):
@@ -130,11 +137,12 @@ class Comparison:
     def __init__(
         self,
         mdata: MuData,  # after `preprocess`
-        truth: Truth,  # what is known about the cells
+        truth: Truth,  # what is known about the cells that are scored
         plan: Plan,  # what is compared, and how it is scored
         folder: Path,  # results are kept here
     ):
         self.mdata, self.truth, self.plan, self.folder = mdata, truth, plan, folder
+        self.scored = sampled_rows(mdata.n_obs, plan.max_scored)
         self.identity, self.truth_hash = cells_hash(mdata, plan.batch_key), truth_hash(truth)
         remove_parts(folder)
         self.scored_here = bool(ADDED)  # a worker does not know the metrics that were added
@@ -149,7 +157,12 @@ class Comparison:
         if (kept := self.kept_row(method, seed)) is not None:
             return kept
         found = attempt(method, seed, self.mdata, self.plan, self.stem(method, seed))
-        return failure(found) if isinstance(found, str) else self._keep_row(method, seed, scores_of(found, self.truth, seed, **self.plan.evaluation))
+        return failure(found) if isinstance(found, str) else self._keep_row(method, seed, self.scores(found, seed))
+
+    def scores(self, result: Result, seed: int) -> pd.DataFrame:
+        "What `scores_of` says of the cells that are scored."
+        parts = {name: z[self.scored] for name, z in result.embeddings.items()}
+        return scores_of(replace(result, embeddings=parts), self.truth, seed, **self.plan.evaluation)
 
     def __getstate__(self) -> dict:
         "For a worker: a MuData cannot be sent, its parts can."
@@ -208,7 +221,7 @@ def _keep(self: Comparison, method: str, seed: int, outcome: tuple | Failed) -> 
     if isinstance(found, str):
         return row
     save_result(found, self.stem(method, seed))
-    return self._keep_row(method, seed, scores_of(found, self.truth, seed, **self.plan.evaluation) if row is None else row)
+    return self._keep_row(method, seed, self.scores(found, seed) if row is None else row)
 
 
 def computed(
@@ -222,7 +235,7 @@ def computed(
     found = result or attempt(method, seed, comparison.mdata, comparison.plan, None)
     if isinstance(found, str):
         return found, failure(found)
-    return found, None if comparison.scored_here else scores_of(found, comparison.truth, seed, **comparison.plan.evaluation)
+    return found, None if comparison.scored_here else comparison.scores(found, seed)
 
 # %% ../nbs/08_benchmark.ipynb #355b3bb4
 def with_shared(

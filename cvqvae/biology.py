@@ -24,7 +24,7 @@ from .backed import in_memory
 from .cells import DataError, counts_of, modality_kind
 from .checks import in_order
 from .compiled import import_umap
-from .figures import OKABE_ITO, figure_style, make_room, sentence_figure
+from .figures import OKABE_ITO, figure_style, make_room, mark_cell, sentence_figure
 from .names import asked_names, meant_by, shown_names
 from .normalisation import log_normalised
 
@@ -277,7 +277,7 @@ def plot_pseudotime(
     arrows: dict[str, pd.DataFrame] | None = None,  # title -> `growth_tree`, drawn on its panel
     groups: pd.Series | None = None,  # type of each cell, for the ends of the arrows
 ) -> Figure:
-    "Spaces coloured by pseudotime, with the arrows of growth (Figure 6); cells that the root does not reach are grey."
+    "Spaces coloured by pseudotime, with the arrows of growth (Figure 6); the root is ringed, and cells that it does not reach are grey."
     with figure_style():
         figure, axes = plt.subplots(1, len(panels), figsize=(3.9 * len(panels), 3.4), squeeze=False)
         for ax, (title, (coordinates, time)) in zip(axes[0], panels.items()):
@@ -286,8 +286,9 @@ def plot_pseudotime(
                 ax.set_xlabel(f"grey: {time.isna().sum():,} of {len(time):,} cells that the root does not reach", fontsize=7, color="#666666")
             for edge in (arrows or {}).get(title, pd.DataFrame()).itertuples():
                 ends = [np.median(coordinates[(groups == name).to_numpy()], axis=0) for name in (edge.source, edge.target)]
-                style = dict(arrowstyle="-|>", color="#c00000", lw=1.2, shrinkA=0, shrinkB=2)
-                ax.annotate("", ends[1], ends[0], arrowprops=style)
+                ax.annotate("", ends[1], ends[0], arrowprops=dict(arrowstyle="-|>", color="#c00000", lw=1.2, shrinkA=0, shrinkB=2))
+        marks = [mark_cell(ax, xy[time.argmin()]) for ax, (xy, time) in zip(axes[0], panels.values()) if time.notna().any()]
+        figure.legend(marks[:1], ["root cell"] * len(marks[:1]), loc="outside lower center")
     plt.close(figure)
     return figure
 

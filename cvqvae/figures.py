@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOOK', 'OKABE_ITO', 'MISSING', 'MISSING_COLOUR', 'LEAST_CONTRAST', 'PLACES', 'figure_style', 'sentence_figure',
            'make_room', 'contrast', 'palette', 'filled', 'group_colours', 'umap_coordinates', 'scatter_groups',
-           'group_legend', 'plot_umaps', 'colours_of', 'stacked_rows', 'plot_integration', 'save_figure']
+           'mark_cell', 'group_legend', 'plot_umaps', 'colours_of', 'stacked_rows', 'plot_integration', 'save_figure']
 
 # %% ../nbs/07_figures.ipynb #4b50faea
 import os
@@ -152,6 +152,14 @@ def scatter_groups(
     ax.set(xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
     ax.spines[:].set_visible(False)
+
+# %% ../nbs/07_figures.ipynb #2cb55a31
+def mark_cell(
+    ax: Axes,  # drawn on, above what is there
+    place: np.ndarray,  # of the cell, float [2]
+) -> tuple[Line2D, ...]:  # for a legend, `ax.legend([mark], ["root cell"])`
+    "A ringed dot."
+    return tuple(ax.plot(*place, "o", color=colour, ms=size, mew=0, zorder=5, ls="")[0] for colour, size in (("black", 9), ("white", 6.5), ("black", 3)))
 
 # %% ../nbs/07_figures.ipynb #a2cd97be
 def group_legend(

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
@@ -25,7 +24,7 @@ from .cells import KINDS, DataError, kinds_of, modality_kind
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
-from .containers import as_mudata, place_latent, storable, warn_of_empty, write_codes, write_latent
+from .containers import Parcel, as_mudata, place_latent, storable, warn_of_empty, write_codes, write_latent
 from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
@@ -36,7 +35,7 @@ from .presets import Preset, check_setting, resolve_preset
 from .reading import CellReader, batch_categories, set_anchors, widths_of
 from .storage import FORMAT, check_configuration, check_facts, load_folder, load_weights, readable, save_folder
 from .training import TrainingConfig
-from .translation import feature_positions, predict_features, predict_from_measured, table_of, values_of
+from .translation import all_features, feature_positions, predict_from_measured, table_of, values_of
 
 # %% ../nbs/05_integration.ipynb #a97ac24c
 class CVQVAE:
@@ -59,6 +58,7 @@ class CVQVAE:
         `mdata` is the container that was given where its cells are paired and `kinds` is None, else a new one with its `obs` and `uns`.
         Sets, per modality that has no components yet, `layers["counts"]`, `obsm["X_pca"]` or `obsm["X_lsi"]`
         (float32 [n, k]), `obsm["X_pca_further"]` or `obsm["X_lsi_further"]` (float32 [n, m]), and `uns["cvqvae_preprocessing"]`.
+        Settings are the fields of `ModelConfig` and `TrainingConfig`, and those arguments of `preprocess` that `presets.PREPROCESSING` names.
         Raises `DataError` for unusable input and `TypeError` for an unknown setting.
         """
         self.settings = resolve_preset(preset, variant, **({} if seed is None else {"seed": seed}), **overrides)
@@ -266,8 +266,7 @@ def translate(
     if (n := sum(len(cells) for _, cells in groups)) < data.n_obs:
         raise DataError(f"{data.n_obs - n} of {data.n_obs} cells have none of {', '.join(sources)}: leave them out.")
     components = predict_from_measured(self.module, groups, self.modalities.index(to))
-    values = np.concatenate(list(predict_features(transform, components, columns)))
-    result = AnnData(values, obs=table_of(data), var=transform.var.iloc[columns].copy())
+    result = AnnData(all_features(transform, components, columns), obs=table_of(data), var=transform.var.iloc[columns].copy())
     result.obsm[transform.slot] = components
     result.var["feature_types"] = pd.Categorical([KINDS[transform.kind]] * result.n_vars)
     result.uns["cvqvae_translation"] = {"from": " and ".join(sources), "to": to, "values": values_of(transform)}
@@ -332,3 +331,14 @@ def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.
     self._build(reader)
     self.history = pd.DataFrame(meta["history"])
     load_weights(self.module, arrays)
+
+# %% ../nbs/05_integration.ipynb #d477c552
+@patch
+def __getstate__(self: CVQVAE) -> dict:
+    "For `pickle` and `copy.deepcopy`: a MuData cannot be sent, its parts can."
+    return self.__dict__ | {"mdata": Parcel(self.mdata)}
+
+
+@patch
+def __setstate__(self: CVQVAE, state: dict) -> None:
+    self.__dict__.update(state | {"mdata": state["mdata"].mdata})

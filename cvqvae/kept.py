@@ -100,6 +100,7 @@ class Plan:
     options: dict = field(default_factory=dict)  # method -> its own options
     evaluation: dict = field(default_factory=dict)  # resolutions, clustering, max_cells of `score_embedding`
     ignore_labels: tuple = ()  # types whose cells are not scored, e.g. ("unknown",)
+    max_scored: int | None = 10_000  # cells that are scored, of more so many at random; None: all
 
     def __post_init__(self):
         "Raises `TypeError`, before any work, for what cannot be told by its content."

@@ -71,7 +71,7 @@ class Parameters:
     annotation: str = option("genes and their places (.gtf or .bed), for scjoint and scdart", metavar="FILE", reports=("benchmark",))
     peer_seeds: str = option("seeds of the other methods (default: as --seeds)", metavar="NUMBERS", reports=("benchmark",))
     max_seconds: float = option("longest training of one method and seed, in seconds (default: none)", float, least=1, reports=_COMPARING)
-    max_cells: int = option("rows that a silhouette is measured on (default: all of up to 50,000, else 20,000)", int, least=100, reports=_COMPARING)
+    max_cells: int = option("cells that are scored, of more so many at random (default: 10,000)", int, least=100, reports=("integrate", *_COMPARING))
     resolutions: int = option("clusterings that the NMI tries (default: 20)", int, least=1, reports=_COMPARING)
     workers: int = option("methods and seeds at a time, in processes that share the cores (default: 1)", int, least=1, most=1024, reports=("benchmark",))
     dask: str = option("address of a Dask cluster that takes the methods and seeds, e.g. tcp://host:8786", metavar="ADDRESS", reports=("benchmark",))

@@ -355,6 +355,27 @@ def test_a_metric_that_workers_do_not_know_is_measured_by_who_asked(cells, tmp_p
     assert outcome[1] is None and list(comparison._keep("cca", 0, outcome).query("metric == 'purity'")["value"]) == [0.5, 0.5]
 
 
+def test_of_many_cells_a_part_is_scored_and_all_are_fitted(cells, tmp_path, metrics_as_before):
+    ask, lines = dict(methods=["cca"], seeds=(0, 1), out=tmp_path, batch_key="batch", labels_key="cell_type", evaluation={"resolutions": 1}), []
+    add_metric("rows", lambda z, rows: len(z))
+    whole = run_benchmark(cells, report=lines.append, **ask)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()}
+    assert run_benchmark(cells, max_scored=cells.n_obs, **ask).equals(whole) and run_benchmark(cells, max_scored=None, **ask).equals(whole)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()} == kept and not any("drawn" in line for line in lines)
+    part = run_benchmark(cells, report=lines.append, max_scored=60, **ask)
+    assert lines.count(f"60 of {cells.n_obs} cells are scored, drawn at random") == 1
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # fits and scores of all cells stay
+    n = part[part["metric"] == "rows"].groupby("view")["value"].unique()
+    assert n["joint"].tolist() == [60] and n["stacked"].tolist() == [120]
+    rows, plan = benchmark.sampled_rows(cells.n_obs, 60), {name: ask[name] for name in ("batch_key", "labels_key", "evaluation")}
+    embedding = kept_results(cells, ["cca"], 0, tmp_path / "results", **plan)["cca"].embeddings
+    truth = Truth.from_mudata(cells[rows].copy(), "batch", "cell_type")
+    for view in ("stacked", "joint"):
+        expected = benchmark.score_view({name: z[rows] for name, z in embedding.items()}, truth, view, seed=0, resolutions=1)
+        found = part[(part["method"] == "cca") & (part["view"] == view) & part["metric"].isin(expected["metric"])]
+        np.testing.assert_allclose(found.set_index("metric")["value"].reindex(expected["metric"]), expected["value"], rtol=1e-12)
+
+
 def test_methods_that_learn_from_cell_types_are_kept_with_them(cells):
     renamed, plan = cells.copy(), Plan(labels_key="cell_type", options={"scjoint": {"labels_key": "cell_type"}})
     renamed.obs["cell_type"] = np.roll(renamed.obs["cell_type"].astype(str), 1)

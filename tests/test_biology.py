@@ -6,8 +6,8 @@ import pytest
 from anndata import AnnData
 
 from cvqvae.biology import (
-    find_root, gene_expression, growth_tree, marker_table, plot_genes, pseudotime, reached_cells, reliability, space_graph, specific_genes, time_agreement,
-    vote_labels,
+    find_root, gene_expression, growth_tree, marker_table, plot_genes, plot_pseudotime, pseudotime, reached_cells, reliability, space_graph, specific_genes,
+    time_agreement, vote_labels,
 )  # fmt: skip
 from cvqvae.cells import DataError
 from cvqvae.checks import cells_per_group, in_order, whole_numbers
@@ -72,6 +72,23 @@ def test_pseudotime_follows_a_chain_and_its_arrows_point_forward(chain):
     assert pseudotime(space, "late").corr(truth, method="spearman") < -0.95
     tree = growth_tree(space, time)
     assert set(zip(tree["source"], tree["target"])) == {("early", "middle"), ("middle", "late")}
+
+
+def test_the_root_is_ringed_in_every_panel(chain):
+    z, groups, truth = chain
+    space = space_graph(z, groups)
+    times = {"late": pseudotime(space, "late")}
+    roots = {"late": space.uns["iroot"]}
+    times["early"], roots["early"] = pseudotime(space, "early"), space.uns["iroot"]
+    panels = {name: (z[:, [0, i]], time) for i, (name, time) in enumerate(times.items(), 1)}
+    panels["not reached"] = (z[:, :2], truth * np.nan)
+    figure = plot_pseudotime(panels)
+    panels_drawn = {ax.get_title(): ax for ax in figure.axes}
+    for name, (coordinates, _) in panels.items():
+        marks = [line.get_xydata()[0].tolist() for line in panels_drawn[name].lines]
+        assert marks == ([] if name == "not reached" else 3 * [coordinates[roots[name]].tolist()])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["root cell"]
 
 
 def test_an_island_has_no_pseudotime(chain):

@@ -1,6 +1,8 @@
 """The user's class: slots, saving, bad input, and real cells."""
 
+import copy
 import json
+import pickle
 import re
 import warnings
 from pathlib import Path
@@ -21,7 +23,7 @@ from cvqvae.callbacks import Callback
 from cvqvae.cells import DataError
 from cvqvae.configuration import VARIANTS, ModelConfig
 from cvqvae.containers import one_hot
-from cvqvae.datasets import load_dataset, read_mudata
+from cvqvae.datasets import load_dataset, read_any, read_mudata
 from cvqvae.figures import save_figure
 from cvqvae.files import write_atomically
 from cvqvae.integration import CVQVAE
@@ -109,6 +111,32 @@ def test_a_saved_model_is_the_same_model(fitted, tmp_path):
     assert loaded.history.equals(model.history)
     assert loaded.modality_weights == model.modality_weights and len(set(model.modality_weights.values())) > 1
     assert np.array_equal(loaded.translate(new["rna"], "atac").X, model.translate(new["rna"], "atac").X)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("unpaired", ["drop", "keep"])
+def test_a_copy_has_cells_of_its_own_and_the_same_bits(copied, unpaired):
+    cells = simulate(n_cells=200, n_genes=200, n_peaks=400, seed=0)
+    if unpaired == "keep":
+        cells = {"rna": cells["rna"][:150].copy(), "atac": cells["atac"][50:].copy()}
+    model = CVQVAE(cells, batch_key="batch", epochs=2, unpaired=unpaired, **SMALL).fit(progress=False)
+    place = model.embed().obsm["X_cvqvae"].copy()
+    model.mdata.obs["mine"], model.mdata.uns["study"] = 1, "a study"
+    other = copied(model)
+    assert other.mdata is not model.mdata and other.mdata["rna"] is not model.mdata["rna"] and copy.copy(model).mdata is model.mdata
+    assert other.mdata.obs_names.equals(model.mdata.obs_names) and other.mdata.obs.equals(model.mdata.obs) and other.mdata.uns["study"] == "a study"
+    np.testing.assert_array_equal(other.embed().obsm["X_cvqvae"], place)
+    other.mdata["rna"].obsm["X_cvqvae"][:] = 0
+    other.fit(epochs=1, progress=False)
+    np.testing.assert_array_equal(model.embed().obsm["X_cvqvae"], place)
+
+
+def test_copies_of_models_without_cells_or_with_cells_on_disk(fitted, tmp_path):
+    assert copy.deepcopy(CVQVAE.load(fitted[0].save(tmp_path / "model"), device="cpu")).mdata is None
+    simulate(n_cells=120, n_genes=200, n_peaks=400).write(tmp_path / "cells.h5mu")
+    stored = CVQVAE(read_any(tmp_path / "cells.h5mu", backed=True), **SMALL)
+    with pytest.raises(DataError, match=r"counts of rna, atac are on disk .* save\(\) the model"):
+        pickle.dumps(stored)
 
 
 def test_epochs_of_a_fit_are_saved_and_do_not_outlast_it(tmp_path):

@@ -1,11 +1,14 @@
 """Invariants of the cross-trained model: where gradients go, what the loss adds up to, what the variants share."""
 
 from copy import deepcopy
+from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from cvqvae import batch_offsets
 from cvqvae.batches import CellData
 from cvqvae.callbacks import PrepareModel
 from cvqvae.configuration import VARIANTS, ModelConfig
@@ -231,6 +234,31 @@ def test_what_only_encoders_read_is_not_compared():
         buffers = [model.target_variance_0.clone(), model.modality_weight_1.clone(), model.batch_offset_0[:, :6].clone()]
         found.append([*buffers, *loss_terms(model, output, read, batch).values()])
     assert all(torch.allclose(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("width", [3, 20])  # trees, and all distances
+def test_offsets_ask_every_batch_once_and_find_what_every_two_batches_find(width, monkeypatch):
+    rng, asked = np.random.default_rng(0), []
+    sizes = [40, 3, 0, 25, 60, 1]
+    codes = rng.permutation(np.repeat(np.arange(6), sizes))
+    rows = (rng.normal(size=(len(codes), width)) + rng.normal(size=(6, width))[codes]).astype(np.float32)
+    nearest = batch_offsets._nearest
+    monkeypatch.setattr(batch_offsets, "_nearest", lambda *given: asked.append(len(given[0])) or nearest(*given))
+    (found,) = batch_offsets.offset_step(rows, [rows], codes, 6)
+    assert asked == [size for size in sizes if size]
+    laplacian, total = np.zeros((6, 6)), np.zeros((6, width))
+    for a, b in combinations(range(6), 2):
+        if sizes[a] and sizes[b]:
+            first, second = rows[codes == a].astype(float), rows[codes == b].astype(float)
+            distance = ((first[:, None] - second) ** 2).sum(2)
+            mutual = (distance.argsort(1).argsort(1) < 10) & (distance.argsort(0).argsort(0) < 10)
+            n, moved = mutual.sum(), (mutual[:, :, None] * (first[:, None] - second)).sum((0, 1))
+            laplacian[[a, b, a, b], [a, b, b, a]] += (n, n, -n, -n)
+            total[[a, b]] += (moved, -moved)
+    expected = np.linalg.pinv(laplacian, hermitian=True, rcond=1e-6) @ total
+    np.testing.assert_allclose(found, expected - np.array(sizes) @ expected / sum(sizes), atol=1e-5)
+    (alone,) = batch_offsets.offset_step(rows[:9], [rows[:9]], np.zeros(9, int), 2)
+    assert not alone.any()
 
 
 def trainer_of(preset, widths=(6, 5), n=48):

@@ -1,8 +1,10 @@
 """Cells that a model has not seen, or not seen whole: mosaics, mapping, labels, translation, three modalities, files for others."""
 
 import gzip
+import tracemalloc
 import warnings
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import matplotlib.pyplot as plt
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 from mudata import MuData
 from scipy.io import mmwrite
 
+from cvqvae import translation
 from cvqvae.apply import map_files, read_for
 from cvqvae.cells import KINDS, DataError
 from cvqvae.command import main
@@ -318,6 +321,19 @@ def test_three_modalities_are_trained_over_every_ordered_pair(three):
         for target in set(mdata.mod) - {source}:
             predicted = model.translate(mdata[source], to=target)
             assert list(predicted.var_names) == list(model.transforms[target].feature_names) and np.isfinite(predicted.X).all()
+
+
+def test_a_prediction_is_held_once(three, monkeypatch):
+    model, mdata = three
+    transform = model.transforms["atac"]
+    components = np.tile(mdata["atac"].obsm["X_lsi"], (40, 1))
+    monkeypatch.setattr(translation, "predict_features", partial(translation.predict_features, most=10 * len(transform.var)))
+    tracemalloc.start()
+    found = translation.all_features(transform, components)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.dtype == np.float32 and peak < 1.2 * found.nbytes
+    np.testing.assert_allclose(found[-250:], transform.inverse_transform(components[-250:]), atol=1e-5)
 
 
 def test_what_is_measured_of_a_cell_predicts_the_rest(three, tmp_path):

@@ -189,13 +189,14 @@ def test_three_modalities_have_a_report(files, tmp_path):
         adata.obs = cells["rna"].obs[["cell_type", "batch"]].replace({"batch": {"batch2": "2"}})
         adata.write(tmp_path / f"{name}.h5ad")
     sources = [argument for name in ("rna", "atac", "adt") for argument in (f"--{name}", str(tmp_path / f"{name}.h5ad"))]
-    settings = ["--batch", "batch", "--labels", "cell_type", "--epochs", "2", "--components", "10", "--out", str(tmp_path / "three")]
+    settings = ["--batch", "batch", "--labels", "cell_type", "--epochs", "2", "--components", "10", "--max_cells", "100", "--out", str(tmp_path / "three")]
     assert main(["integrate", *sources, *settings]) == 0
     scores = pd.read_csv(tmp_path / "three" / "scores.csv").set_index(["method", "view", "metric"])["value"]
     for method in ("cvqvae", "raw", "random"):
         assert np.isfinite(scores[[(method, "stacked", name) for name in ("foscttm", "label_transfer", "modality_asw", "score")]]).all()
     outputs = [output for cell in nbformat.read(tmp_path / "three" / "integrate.ipynb", 4).cells for output in cell.get("outputs", [])]
     assert "Isotype controls among the proteins: IgG1-isotype, IgG2a-isotype." in "".join(output.get("text", "") for output in outputs)
+    assert any("Scored are 100 of the 120 cells." in str(output) for output in outputs)
     table = next(text for output in outputs if "type" in (text := output.get("data", {}).get("text/plain", "")) and text.startswith("batch"))
     assert table.split()[:3] == ["batch", "2", "$\\sqrt{$"]  # numbers first
     integrated = mudata.read_h5mu(tmp_path / "three" / "integrated.h5mu")
@@ -238,6 +239,11 @@ def test_an_interrupted_comparison_goes_on_from_what_is_kept(comparison, monkeyp
     flags += ["--seeds", "0,1", "--epochs", "2", "--components", "10", "--resolutions", "3", "--out", comparison]
     assert main(["benchmark", *map(str, flags)]) == 0
     assert {path: path.stat().st_mtime_ns for path in (comparison.parent / "results").iterdir()} == kept
+    assert "120 cells are scored" not in (comparison / "benchmark.html").read_text()
+    assert main(["benchmark", *map(str, flags[:-1]), str(comparison.parent / "fewer"), "--max_cells", "100"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing is fitted again
+    page = (comparison.parent / "fewer" / "benchmark.html").read_text()
+    assert page.count("Scored are 100 of the 120 cells, drawn at random") == 2 and "100 of 120 cells are scored" in page
 
 
 def test_the_biology_of_a_run_lies_in_one_folder(files, tmp_path):
