@@ -25,6 +25,7 @@ from mudata import MuData
 
 from .baselines import METHODS, OWN, Result, fit_own
 from .cells import counts_of
+from .downloads import sha256_of
 from .files import write_atomically
 from .ground_truth import Truth, find_column
 from .metrics import ADDED
@@ -89,6 +90,12 @@ def cells_hash(
     return hash_of(*parts)
 
 # %% ../nbs/08_kept.ipynb #64b262fa
+def _by_content(annotation):
+    "A file by what it holds, wherever it lies; anything else as it is."
+    is_file = isinstance(annotation, str | Path) and Path(annotation).is_file()
+    return ["file", sha256_of(annotation)] if is_file else annotation
+
+
 @dataclass(frozen=True)
 class Plan:
     "What is compared, on which cells, and how it is scored."
@@ -116,7 +123,8 @@ class Plan:
 
     def fit_key(self, identity: str, method: str, seed: int, told: str | None = None) -> str:
         "Hash of what decides about an embedding."
-        limits = [self.max_seconds, self.epochs, self.options.get(method, {})]
+        options = {name: _by_content(value) if name == "annotation" else value for name, value in self.options.get(method, {}).items()}
+        limits = [self.max_seconds, self.epochs, options]
         return hash_of(identity, method, seed, self.batch_key, limits, deciding(method), *([] if told is None else [told]))
 
     def stem(self, folder: Path, identity: str, method: str, seed: int, told: str | None = None) -> Path:

@@ -398,6 +398,20 @@ def test_tables_among_the_options_are_known_by_their_content(cells, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_annotation_file_counts_by_what_it_holds(tmp_path):
+    paths = [tmp_path / name for name in ("genes.bed", "copy.bed")]
+    for path in paths:
+        path.write_text("chr1\t10\t20\tA\n")
+
+    def keys():
+        return [Plan(options={"scjoint": {"annotation": path}}).fit_key("cells", "scjoint", 0) for path in (str(paths[0]), paths[0], paths[1])]
+
+    before = keys()
+    paths[0].write_text("chr1\t10\t30\tA\n")
+    after = keys()
+    assert len(set(before)) == 1 and after[0] == after[1] != before[0] and after[2] == before[2]
+
+
 def test_code_that_measures_is_part_of_the_key_of_scores(monkeypatch):
     before = Plan().score_key("fit", "truth")
     monkeypatch.setattr(kept, "_texts", lambda names: [f"{name} changed" for name in names])
