@@ -95,8 +95,18 @@ def test_sparse_numbers_that_scipy_cannot_hold_are_refused_by_type(file, tmp_pat
         del group["data"]
         group["data"] = values.astype(kind)
     says = f"{np.dtype(kind)} in a sparse matrix, .* write it again as float32" if stored else f"write it again .*{np.dtype(kind)}"
+    if not stored and scipy_holds(kind):  # 1.14 does: then they are read as they are
+        assert abs(read_any(path)["rna"].X.astype(np.float32) - read_any(file)["rna"].X).max() == 0
+        return
     with pytest.raises(DataError, match=says):
         read_any(path, backed=stored)
+
+
+def scipy_holds(kind: str) -> bool:
+    try:
+        return sp.csr_matrix((np.ones(1, kind), [0], [0, 1]), shape=(1, 1)).copy().nnz == 1
+    except ValueError:
+        return False
 
 
 @pytest.mark.parametrize("name", OPEN)
