@@ -112,7 +112,7 @@ def transforms(self: CVQVAE) -> dict[str, Components]:
 def modality_weights(self: CVQVAE) -> dict[str, float]:
     """Modality name -> weight in losses and joint embedding, 1 in the mean; the larger, the more of it follows from the others.
 
-    All 1 with `paper`. Raises ValueError before `fit`.
+    All 1 with `paper`, and where nothing of one follows from the others. Raises ValueError before `fit`.
     """
     if not len(self.history):
         raise ValueError("the weights are found in training: call fit() first")
