@@ -46,8 +46,8 @@ test-notebooks: $(DEV) ## run every numbered notebook and every tutorial
 test-python: $(DEV) ## pytest, with the coverage of the package
 	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadfile --cov=cvqvae --cov-report=term
 
-lint: $(DEV) ## ruff on the package and its tests
-	@ruff check cvqvae tests setup.py .ci
+lint: $(DEV) ## ruff on the package, its tests and the scripts
+	@ruff check cvqvae tests setup.py .ci nbs/benchmarks/*.py
 
 measures: $(DEV) ## cell and function lengths, prose to code, what has no example, sizes of outputs
 	@python .ci/measures.py
