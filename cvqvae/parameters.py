@@ -21,10 +21,11 @@ from mudata import MuData, read_h5mu
 from .backed import row_blocks
 from .cells import DataError, counts_of, declare_kind
 from .checks import check_groups, in_order, whole_numbers
-from .datasets import load_dataset, own_columns, read_any, read_checked, read_modalities, read_modality
+from .datasets import load_dataset, read_any, read_checked, read_modalities, read_modality
 from .mosaic import check_complete, groups_of, join_modalities, presence
 from .preprocessing import set_components_aside
 from .presets import PRESETS
+from .stored import own_tables
 
 # %% ../nbs/09_parameters.ipynb #f938f1cf
 REPORTS = ("integrate", "benchmark", "ablation", "biology")
@@ -198,11 +199,9 @@ def add_flags(
 ) -> None:
     "One flag per parameter of an analysis, and `--params` for the file."
     for name, about in fields_of(report).items():
-        if about["kind"] is bool:
-            parser.add_argument(f"--{name}", action="store_true", default=None, help=about["help"])
-            continue
-        extra = {"choices": about["choices"]} if about["choices"] else {"metavar": about["metavar"]}
-        parser.add_argument(f"--{name}", type=about["kind"], help=about["help"], **extra)
+        shown = {"choices": about["choices"]} if about["choices"] else {"metavar": about["metavar"]}
+        how = {"action": "store_true", "default": None} if about["kind"] is bool else {"type": about["kind"], **shown}
+        parser.add_argument(f"--{name}", help=about["help"], **how)
     parser.add_argument("--params", metavar="FILE", help="a YAML file with the same names (epochs: 20); flags win over it")
 
 
@@ -275,7 +274,7 @@ def _mosaic(source: dict) -> MuData:
     "The cells of several files, or of one that holds all, also those that lack a modality."
     if "mudata" in source:
         mdata = read_checked(read_h5mu, source["mudata"], ".h5mu file")
-        joined = own_columns(join_modalities(dict(mdata.mod)), mdata.obs)
+        joined = own_tables(join_modalities(dict(mdata.mod)), mdata.obs, mdata.uns)
     else:
         joined = join_modalities({KIND_OF_FLAG[name]: declare_kind(read_modality(path), KIND_OF_FLAG[name], path) for name, path in source.items()})
     check_complete(joined)
