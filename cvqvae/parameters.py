@@ -197,11 +197,11 @@ def add_flags(
     parser: argparse.ArgumentParser,  # changed in place
     report: str = "integrate",  # the analysis
 ) -> None:
-    "One flag per parameter of an analysis, and `--params` for the file."
+    "One flag per parameter of an analysis, `--max-cells` as well as `--max_cells`, and `--params` for the file."
     for name, about in fields_of(report).items():
         shown = {"choices": about["choices"]} if about["choices"] else {"metavar": about["metavar"]}
         how = {"action": "store_true", "default": None} if about["kind"] is bool else {"type": about["kind"], **shown}
-        parser.add_argument(f"--{name}", help=about["help"], **how)
+        parser.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]), help=about["help"], **how)
     parser.add_argument("--params", metavar="FILE", help="a YAML file with the same names (epochs: 20); flags win over it")
 
 

@@ -297,7 +297,7 @@ def test_the_command_writes_the_page_of_a_run(fitted, tmp_path, capsys):
     assert main(command) == 0 and "300 cells" in capsys.readouterr().out
     assert "atac predicted from rna" in (tmp_path / "explorer.html").read_text()
     assert main(command) == 2 and "exists already" in capsys.readouterr().err
-    assert main(["explore", str(tmp_path / "integrated.h5mu"), "--labels", "clan", "--out", str(tmp_path / "b.html")]) == 2
+    assert main(["explore", str(tmp_path / "integrated.h5mu"), "--labels", "clan", "--most_features", "20", "--out", str(tmp_path / "b.html")]) == 2
     assert "clan: no such column" in capsys.readouterr().err and not (tmp_path / "b.html").exists()
 
 

@@ -320,6 +320,7 @@ WISHES = [
     (["--methods", "raw,guesswork"], "no guesswork"),
     (["--seeds", "0,x"], "whole numbers"),
     (["--max_seconds", "0"], "at least 1"),
+    (["--max-seconds", "0"], "at least 1"),
     (["--methods", ","], "names with commas"),
 ]
 
