@@ -8,9 +8,9 @@ __all__ = ['LOOK', 'OKABE_ITO', 'MISSING', 'MISSING_COLOUR', 'LEAST_CONTRAST', '
            'mark_cell', 'group_legend', 'plot_umaps', 'colours_of', 'stacked_rows', 'plot_integration', 'save_figure']
 
 # %% ../nbs/07_figures.ipynb #4b50faea
-import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -27,6 +27,7 @@ from sklearn.neighbors import NearestNeighbors
 from .cells import DataError
 from .checks import in_order, whole_numbers
 from .compiled import import_umap
+from .files import write_atomically
 from .ground_truth import find_column, raw_stacked
 from .mosaic import presence
 from .preprocessing import components_of, fingerprint, recognised
@@ -309,16 +310,6 @@ def save_figure(
     "Write a figure as PNG and PDF, each whole or not at all."
     path = Path(path).expanduser()
     stem = path.stem if path.suffix in (".png", ".pdf") else path.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return [_save_one(figure, path.with_name(stem + suffix), dpi) for suffix in (".png", ".pdf")]
-
-
-def _save_one(figure: Figure, final: Path, dpi: int) -> Path:
-    partial = final.with_name(f".{final.stem}.part{final.suffix}")
-    try:
-        with matplotlib.rc_context(LOOK):  # with formulas, which the numbers of a logarithmic axis are
-            figure.savefig(partial, dpi=dpi, bbox_inches="tight", pad_inches=0.05)
-        os.replace(partial, final)
-    finally:
-        partial.unlink(missing_ok=True)
-    return final
+    save = partial(figure.savefig, dpi=dpi, bbox_inches="tight", pad_inches=0.05)
+    with matplotlib.rc_context(LOOK):  # with formulas, which the numbers of a logarithmic axis are
+        return [write_atomically(path.with_name(f"{stem}.{kind}"), partial(save, format=kind)) for kind in ("png", "pdf")]
