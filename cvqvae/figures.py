@@ -28,7 +28,7 @@ from .cells import DataError
 from .checks import in_order, whole_numbers
 from .compiled import import_umap
 from .files import write_atomically
-from .ground_truth import find_column, raw_stacked
+from .ground_truth import named_column, raw_stacked
 from .mosaic import presence
 from .preprocessing import components_of, fingerprint, recognised
 
@@ -231,7 +231,7 @@ def _legends(figure: SubFigure, colours: dict[str, dict[str, str]]) -> None:
 def colours_of(
     mdata: MuData,  # with `uns["KEY_colors"]`, of its own or of a modality, where scanpy has drawn the column
     key: str,  # the column
-    column: pd.Series,  # its values, as `find_column` gives them
+    column: pd.Series,  # its values, as `named_column` gives them
 ) -> dict[str, str]:  # group -> hex colour; empty where none are kept, or others than the groups need
     "The colours of a column that its owner knows already."
     names = filled(pd.Series(pd.Categorical(column).categories)).astype(str)
@@ -284,21 +284,19 @@ def plot_integration(
     keep: bool = False,  # places after integration: `obsm["X_umap"]` of each modality, float32 [n, 2], NaN where not drawn; the caller's becomes "X_umap_given"
 ) -> Figure:
     "Stacked rows of all modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out."
-    cells, columns = np.sort(np.random.default_rng(seed).permutation(mdata.n_obs)[:max_cells]), {}
-    for title, key in {"cell type": labels_key, "batch": batch_key}.items():
-        columns[title] = find_column(mdata, key) if key else None
-        if key and columns[title] is None:
-            raise DataError(f"{key}: no such column of obs (columns: {', '.join(map(str, mdata.obs.columns)) or 'none'})")
+    cells = np.sort(np.random.default_rng(seed).permutation(mdata.n_obs)[:max_cells])
+    asked = {"cell type": ("labels_key", labels_key), "batch": ("batch_key", batch_key)}
+    columns = {title: named_column(mdata, key, parameter) for title, (parameter, key) in asked.items() if key}
     where, starts = presence(mdata)[cells].T, np.cumsum([0, *(adata.n_obs for adata in mdata.mod.values())])
     rows = np.concatenate([here[here >= 0] + start for here, start in zip(where, starts)])
     of_cell = np.concatenate([cells[here >= 0] for here in where])
-    told = {title: filled(column) for title, column in columns.items() if column is not None and column.nunique() > 1}
+    told = {title: filled(column) for title, column in columns.items() if column.nunique() > 1}
     groups = {title: pd.Series(column.astype(object).to_numpy()[of_cell]) for title, column in told.items()}
     groups["modality"] = pd.Series(np.repeat(list(mdata.mod), (where >= 0).sum(1)))
     before, after = (umap_coordinates(stacked_rows(mdata, key)[rows], seed) for key in (None, "X_cvqvae"))
     if keep:
         _keep_places(mdata, after, where)
-    own = {title: colours_of(mdata, key, columns[title]) for title, key in {"cell type": labels_key, "batch": batch_key}.items() if title in told}
+    own = {title: colours_of(mdata, asked[title][1], columns[title]) for title in told}
     return plot_umaps({"before": before, "after": after}, groups, own=own)
 
 # %% ../nbs/07_figures.ipynb #605b7bdf

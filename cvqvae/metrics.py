@@ -165,7 +165,7 @@ def score_embedding(
     max_cells: int | str | None = "auto",  # rows measured by a silhouette, see `sampled_rows`; None = all
     seed: int = 0,  # of neighbour search, clustering and sampling
 ) -> pd.DataFrame:  # rows: metric, group, value, reason
-    "The six metrics, two extra ones and the totals of one embedding; raises DataError on a wrong shape or a value that is not finite."
+    "The six metrics, the extra ones and the totals of one embedding; raises DataError on a wrong shape or a value that is not finite."
     z, rows = _checked(z, truth, view)
     options = {"resolutions": resolutions, "clustering": clustering, "max_cells": max_cells, "seed": seed}
     found = {name: _attempt(call) for name, call in _calls(z, rows, options).items()}
