@@ -62,7 +62,7 @@ class Parameters:
     dataset: str = option("a data set by name, e.g. demo, bmmc-multiome, bmmc-cite, share-seq-skin", metavar="NAME")
     batch: str = option("column of obs that says which batch, donor or library a cell is from", metavar="COLUMN")
     labels: str = option("column of obs with the cell types; used for the scores and pictures only, never for training", metavar="COLUMN")
-    preset: str = option("'default', or 'paper': the method exactly as published", choices=tuple(PRESETS), reports=_FITTING)
+    preset: str = option("'default', or 'paper': the method exactly as published (default: default; ablation: paper)", choices=tuple(PRESETS), reports=_FITTING)
     epochs: int = option("how often the training sees every cell (default: the preset's, or each method's own)", int, least=1)
     components: int = option("components kept of each modality (default: the preset's)", int, least=2)
     processes: int = option("processes that train one model together, a GPU or some cores each (default: 1)", int, least=1, most=1024, reports=("integrate",))
