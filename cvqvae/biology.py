@@ -66,7 +66,7 @@ def marker_table(
     least_cells: int = 10,  # smaller groups are left out
     per_group: int = 20,  # genes kept of each
 ) -> pd.DataFrame:  # rows: group, gene (and symbol, where `expression` has them), share_in, share_out, specificity, log2_fold_change, adjusted_p
-    "The most specific genes of every group: Wilcoxon test with Benjamini-Hochberg correction, ordered by share inside minus share outside."
+    "The most specific genes of every group (Wilcoxon, Benjamini-Hochberg), by share inside minus outside; raises `DataError` without two large groups."
     named = groups.astype(object).where(groups.notna(), None).astype(str).to_numpy()
     sizes = pd.Series(named)[groups.notna().to_numpy()].value_counts()
     large = in_order(sizes.index[sizes >= least_cells])

@@ -266,7 +266,7 @@ def stacked_rows(
     mdata: MuData,  # with components, and `obsm["X_cvqvae"]` per modality after `embed`
     key: str | None = None,  # slot of each modality; None: the components
 ) -> np.ndarray:  # float [n * modalities, d]
-    "The modalities' rows one above the other, cut to the same number of columns."
+    "The modalities' rows one above the other, cut to the same number of columns; raises `DataError` where a modality has no such slot."
     if key is None:
         return raw_stacked({name: components_of(a, name) for name, a in mdata.mod.items()})
     missing = [name for name, a in mdata.mod.items() if key not in a.obsm]

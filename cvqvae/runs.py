@@ -138,7 +138,7 @@ def _busy(
 def run_folder(
     out: Path,  # of `free_folder`
 ):  # yields the temporary sibling
-    "Name the folder `out` when the block succeeds, `out-failed` when it raises."
+    "Name the folder `out` when the block succeeds, `out-failed` when it raises; raises DataError where another run writes it, or has taken the name."
     for folder in interrupted_runs(out.parent):
         print(f"An earlier run was interrupted; what there is of it lies in {folder}.", flush=True)
     if _busy(out):
