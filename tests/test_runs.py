@@ -240,10 +240,12 @@ def test_an_interrupted_comparison_goes_on_from_what_is_kept(comparison, monkeyp
     assert main(["benchmark", *map(str, flags)]) == 0
     assert {path: path.stat().st_mtime_ns for path in (comparison.parent / "results").iterdir()} == kept
     assert "120 cells are scored" not in (comparison / "benchmark.html").read_text()
-    assert main(["benchmark", *map(str, flags[:-1]), str(comparison.parent / "fewer"), "--max_cells", "100"]) == 0
+    unlabelled = [flag for flag in map(str, flags[:-1]) if flag not in ("--labels", "cell_type")]
+    assert main(["benchmark", *unlabelled, str(comparison.parent / "fewer"), "--max_cells", "100"]) == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing is fitted again
     page = (comparison.parent / "fewer" / "benchmark.html").read_text()
     assert page.count("Scored are 100 of the 120 cells, drawn at random") == 2 and "100 of 120 cells are scored" in page
+    assert "no column was named (--labels)" in page and "named (labels_key)" not in page
 
 
 def test_the_biology_of_a_run_lies_in_one_folder(files, tmp_path):
