@@ -288,6 +288,14 @@ def test_the_caller_keeps_what_was_given(fitted):
     assert page == explorer_page(explorer_content(mdata, "cell_type", most_features=10))
 
 
+def test_features_that_are_named_leave_no_room_for_others(fitted):
+    mdata = fitted[1]
+    named = list(mdata["rna"].var_names[:10])
+    for most, expected in [(5, 10), (10, 10), (12, 12)]:
+        columns = explorer_content(mdata, "cell_type", features=named, most_features=most)["columns"]
+        assert sum(column.get("feature", False) for column in columns) == expected
+
+
 def test_the_command_writes_the_page_of_a_run(fitted, tmp_path, capsys):
     model, mdata = fitted
     mdata.write(tmp_path / "integrated.h5mu")
