@@ -256,6 +256,9 @@ def test_what_cannot_be_shown_is_said_before_a_file_is_made(fitted, tmp_path):
     ]:
         with pytest.raises(DataError, match=message):
             export_explorer(mdata, tmp_path / "cells.html", **choices)
+        if "features" not in choices:
+            with pytest.raises(DataError, match=message):
+                explore(mdata, **choices)
     with pytest.raises(DataError, match="must end in .html"):
         export_explorer(mdata, tmp_path / "cells.png")
     bare = MuData({name: AnnData(adata.X.copy(), adata.obs.copy(), adata.var.copy()) for name, adata in mdata.mod.items()})
