@@ -25,7 +25,7 @@ from scanpy.plotting.palettes import default_20, default_28, default_102
 from sklearn.neighbors import NearestNeighbors
 
 from .cells import DataError
-from .checks import in_order, whole_numbers
+from .checks import check_groups, in_order, whole_numbers
 from .compiled import import_umap
 from .files import write_atomically
 from .ground_truth import named_column, raw_stacked
@@ -283,10 +283,14 @@ def plot_integration(
     seed: int = 0,  # of the subset and of the UMAPs
     keep: bool = False,  # places after integration: `obsm["X_umap"]` of each modality, float32 [n, 2], NaN where not drawn; the caller's becomes "X_umap_given"
 ) -> Figure:
-    "Stacked rows of all modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out."
+    """Stacked rows of all modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out.
+    Raises `DataError` for a column that is not there, or is none of groups, and before `embed`.
+    """
     cells = np.sort(np.random.default_rng(seed).permutation(mdata.n_obs)[:max_cells])
     asked = {"cell type": ("labels_key", labels_key), "batch": ("batch_key", batch_key)}
     columns = {title: named_column(mdata, key, parameter) for title, (parameter, key) in asked.items() if key}
+    for title, column in columns.items():
+        check_groups(column, f"obs[{asked[title][1]!r}]", "batches" if title == "batch" else "cell types")
     where, starts = presence(mdata)[cells].T, np.cumsum([0, *(adata.n_obs for adata in mdata.mod.values())])
     rows = np.concatenate([here[here >= 0] + start for here, start in zip(where, starts)])
     of_cell = np.concatenate([cells[here >= 0] for here in where])
