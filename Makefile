@@ -46,8 +46,9 @@ test-notebooks: $(DEV) ## run every numbered notebook and every tutorial
 test-python: $(DEV) ## pytest, with the coverage of the package
 	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadfile --cov=cvqvae --cov-report=term
 
-lint: $(DEV) ## ruff on the package and its tests
-	@ruff check cvqvae tests setup.py .ci
+lint: $(DEV) ## ruff on the package, its tests and the scripts; in the notebooks, names that are unused or unknown
+	@ruff check cvqvae tests setup.py .ci nbs/benchmarks/*.py
+	@ruff check --isolated --select F401,F821,F841 --per-file-ignores 'nbs/00_datasets.ipynb:F401' nbs
 
 measures: $(DEV) ## cell and function lengths, prose to code, what has no example, sizes of outputs
 	@python .ci/measures.py

@@ -76,6 +76,11 @@ def faults(found: dict) -> list[str]:
     return said + ([f"{name}: {found['outputs']} kB of outputs"] if found["outputs"] > found["limit"] else [])
 
 
+def module_lines() -> dict[str, int]:
+    "Lines of every module of the package."
+    return {path.stem: lines_of(path.read_text(encoding="utf-8")) for path in (ROOT / "cvqvae").glob("[a-z]*.py")}
+
+
 def report(every: list[dict]) -> None:
     "One line per notebook, then the totals."
     print(f"{'notebook':42} {'cells':>5} {'median':>6} {'longest':>7} {'function':>8} {'prose:code':>10} {'kB':>5}  exports without an example that asserts")
@@ -84,8 +89,7 @@ def report(every: list[dict]) -> None:
         name = str(m["path"].relative_to(ROOT / "nbs"))
         row = f"{name:42} {len(m['cells']):5} {statistics.median(m['cells']):6.0f} {max(m['cells']):7} {longest:8} {m['ratio']:10.2f} {m['outputs']:5}"
         print(row, "", ", ".join(m["unused"]))
-    bodies = [n for m in every for _, n in m["functions"]]
-    modules = {p.stem: lines_of(p.read_text()) for p in (ROOT / "cvqvae").glob("[a-z]*.py")}
+    bodies, modules = [n for m in every for _, n in m["functions"]], module_lines()
     print(f"\nfunctions: {len(bodies)}, median {statistics.median(bodies):.0f} lines, {sum(n < FUNCTION for n in bodies) / len(bodies):.1%} below {FUNCTION}")
     print(f"cells: median {statistics.median(n for m in every for n in m['cells']):.0f} lines")
     print("longest modules:", ", ".join(f"{name} {n}" for name, n in sorted(modules.items(), key=lambda item: -item[1])[:6]), f"(limit {MODULE})")
@@ -97,6 +101,7 @@ def main() -> int:
     every = [measured(path) for path in notebooks()]
     report(every)
     passed = [fault for found in every for fault in faults(found)]
+    passed += [f"cvqvae/{name}.py has {n} lines" for name, n in module_lines().items() if n > MODULE]
     print("\n".join(["", "over a limit:", *passed] if passed else ["", "nothing is over a limit"]))
     return int(bool(passed) and parser.parse_args().strict)
 

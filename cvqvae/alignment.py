@@ -131,7 +131,7 @@ def label_transfer(
     max_cells: int | str | None = "auto",  # cells that are labelled, see `sampled_rows`
     seed: int = 0,  # of the choice of cells
 ) -> Estimate:  # accuracy, 0 to 1
-    "Accuracy of the cell types predicted for `target` by the nearest cells of `source`."
+    "Accuracy of the cell types predicted for `target` by the nearest cells of `source`; raises DataError where there is not one type per row."
     if len(source) != len(labels) or len(target) != len(labels):
         raise DataError(f"Label transfer needs one label per row, got {len(source)} and {len(target)} rows, {len(labels)} labels.")
     group_codes(labels, len(source))

@@ -18,12 +18,13 @@ from anndata import AnnData
 from mudata import MuData
 
 from .cells import DataError, declare_kind, kinds_of
-from .datasets import own_columns, read_checked, read_modality, read_parts
+from .datasets import read_checked, read_modality, read_parts
 from .files import probe_once, write_atomically
 from .integration import CVQVAE
 from .labels import LabelTransfer
 from .mosaic import join_modalities, presence
 from .parameters import KIND_OF_FLAG, names_of
+from .stored import own_tables
 
 # %% ../nbs/09_apply.ipynb #13e87f6e
 def read_for(
@@ -41,9 +42,7 @@ def read_for(
     if len(files) > 1:
         raise DataError(f"--{' and --'.join(files)} exclude each other: give a file for each modality, or --mudata")
     whole = read_parts(files["mudata"])
-    cells = join_modalities(_known_parts(model, whole, to), least_paired=0, features="keep")
-    own_columns(cells, whole.obs)
-    return cells
+    return own_tables(join_modalities(_known_parts(model, whole, to), least_paired=0, features="keep"), whole.obs, whole.uns)
 
 
 def _name_of(model: CVQVAE, kind: str, asked: str) -> str:

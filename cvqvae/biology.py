@@ -24,7 +24,7 @@ from .backed import in_memory
 from .cells import DataError, counts_of, modality_kind
 from .checks import in_order
 from .compiled import import_umap
-from .figures import OKABE_ITO, figure_style, make_room, mark_cell, sentence_figure
+from .figures import MISSING_COLOUR, OKABE_ITO, figure_style, make_room, mark_cell, sentence_figure
 from .names import asked_names, meant_by, shown_names
 from .normalisation import log_normalised
 
@@ -66,7 +66,7 @@ def marker_table(
     least_cells: int = 10,  # smaller groups are left out
     per_group: int = 20,  # genes kept of each
 ) -> pd.DataFrame:  # rows: group, gene (and symbol, where `expression` has them), share_in, share_out, specificity, log2_fold_change, adjusted_p
-    "The most specific genes of every group: Wilcoxon test with Benjamini-Hochberg correction, ordered by share inside minus share outside."
+    "The most specific genes of every group (Wilcoxon, Benjamini-Hochberg), by share inside minus outside; raises `DataError` without two large groups."
     named = groups.astype(object).where(groups.notna(), None).astype(str).to_numpy()
     sizes = pd.Series(named)[groups.notna().to_numpy()].value_counts()
     large = in_order(sizes.index[sizes >= least_cells])
@@ -147,7 +147,7 @@ def _colour_by(ax, coordinates, values, title, label, cmap="viridis") -> None:
     order = np.argsort(np.nan_to_num(values, nan=-np.inf), kind="stable")
     size = float(np.clip(12_000 / len(coordinates), 0.6, 18))
     known = np.isfinite(values)[order]
-    ax.scatter(*coordinates[order][~known].T, s=size, c="#dddddd", linewidths=0, rasterized=True)
+    ax.scatter(*coordinates[order][~known].T, s=size, c=MISSING_COLOUR, linewidths=0, rasterized=True)
     points = ax.scatter(*coordinates[order][known].T, s=size, c=np.asarray(values)[order][known], cmap=cmap, linewidths=0, rasterized=True)
     ax.set(xticks=[], yticks=[], title=title)
     ax.set_aspect("equal", adjustable="datalim")

@@ -35,7 +35,9 @@ def to_anndata(
     umap: bool = True,  # add `obsm["X_umap"]`
     seed: int = 0,  # of the UMAP
 ) -> AnnData:  # X: log1p of counts per 10,000, CSC; the counts in `layers["counts"]`, CSR; a new object
-    "One modality with the whole embedding: `obsm` X_cvqvae, X_cvqvae_MODALITY, X_umap, protein_expression; `obs` of the cells and cvqvae_code_MODALITY."
+    """One modality with the whole embedding: `obsm` X_cvqvae, X_cvqvae_MODALITY, X_umap, protein_expression; `obs` of the cells and cvqvae_code_MODALITY.
+    Raises `DataError` where there is no embedding yet, or the modality does not hold every cell.
+    """
     z = embedded(mdata)
     name = modality or next((n for n, a in mdata.mod.items() if modality_kind(a, n) == "rna"), next(iter(mdata.mod)))
     if name not in mdata.mod or not mdata[name].obs_names.equals(mdata.obs_names):

@@ -20,10 +20,9 @@ from matplotlib.colors import to_hex
 from mudata import MuData
 
 from .cells import DataError, modality_kind
-from .checks import check_groups
 from .code_names import feature_names
-from .explorer_data import (UNITS, Explored, best_features, check_roles, explored, feature_values, group_column, group_markers, near_codes, number_column,
-                                  obs_columns, packed, placed, target_sum_of)
+from .explorer_data import (UNITS, Explored, best_features, check_columns, check_roles, explored, feature_values, group_column, group_markers, near_codes,
+                                  number_column, obs_columns, packed, placed, target_sum_of)
 from .figures import umap_coordinates
 from .files import write_atomically
 from .integration import CVQVAE
@@ -151,10 +150,7 @@ def explorer_content(
     check_roles(data, model, labels_key, batch_key)
     cells = explored(data)
     batch_key = batch_key or data.uns.get("cvqvae", {}).get("batch_key") or None
-    if missing := [key for key in (labels_key, batch_key) if key and key not in cells.obs]:
-        raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, cells.obs.columns))})")
-    for key, what in ((labels_key, "cell types"), (batch_key, "batches")):
-        check_groups(cells.obs[key], f"obs[{key!r}]", what) if key else None
+    check_columns(cells, labels_key, batch_key)
     named, source = _named(cells, features), code_modality(cells)
     groups = {labels_key: cells.obs[labels_key]} if labels_key else {}
     groups |= {f"code:{source}": cells.codes[source]} if source else {}

@@ -19,7 +19,7 @@ from mudata import MuData
 from .cells import DataError
 from .code_names import feature_names
 from .explorer import code_modality, explorer_content, explorer_page
-from .explorer_data import FeatureReader, check_roles, explored, group_markers, near_codes, target_sum_of
+from .explorer_data import FeatureReader, check_columns, check_roles, explored, group_markers, near_codes, target_sum_of
 from .explorer_picture import Colouring, MapFrame, map_picture
 from .figures import umap_coordinates
 from .integration import CVQVAE
@@ -40,9 +40,8 @@ class Explorer:
     ):
         self.mdata, self.model, self.labels_key, self.batch_key = mdata, model, labels_key, batch_key
         self.cells = explored(mdata)
+        check_columns(self.cells, labels_key, batch_key)
         self.coordinates = np.asarray(mdata.obsm["X_umap"] if "X_umap" in mdata.obsm else umap_coordinates(self.cells.z, seed))
-        if missing := [key for key in (labels_key, batch_key) if key and key not in self.cells.obs]:
-            raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(map(str, self.cells.obs.columns))})")
         self.groupings = {key: self.cells.obs[key] for key in (labels_key, batch_key) if key}
         self.groupings |= {f"code ({name})": values for name, values in self.cells.codes.items()}
         self.source, self.shown = code_modality(self.cells), {name: shown_names(a.var).to_dict() for name, a in self.cells.modalities.items()}

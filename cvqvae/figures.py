@@ -8,9 +8,9 @@ __all__ = ['LOOK', 'OKABE_ITO', 'MISSING', 'MISSING_COLOUR', 'LEAST_CONTRAST', '
            'mark_cell', 'group_legend', 'plot_umaps', 'colours_of', 'stacked_rows', 'plot_integration', 'save_figure']
 
 # %% ../nbs/07_figures.ipynb #4b50faea
-import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -25,9 +25,10 @@ from scanpy.plotting.palettes import default_20, default_28, default_102
 from sklearn.neighbors import NearestNeighbors
 
 from .cells import DataError
-from .checks import in_order, whole_numbers
+from .checks import check_groups, in_order, whole_numbers
 from .compiled import import_umap
-from .ground_truth import find_column, raw_stacked
+from .files import write_atomically
+from .ground_truth import named_column, raw_stacked
 from .mosaic import presence
 from .preprocessing import components_of, fingerprint, recognised
 
@@ -230,7 +231,7 @@ def _legends(figure: SubFigure, colours: dict[str, dict[str, str]]) -> None:
 def colours_of(
     mdata: MuData,  # with `uns["KEY_colors"]`, of its own or of a modality, where scanpy has drawn the column
     key: str,  # the column
-    column: pd.Series,  # its values, as `find_column` gives them
+    column: pd.Series,  # its values, as `named_column` gives them
 ) -> dict[str, str]:  # group -> hex colour; empty where none are kept, or others than the groups need
     "The colours of a column that its owner knows already."
     names = filled(pd.Series(pd.Categorical(column).categories)).astype(str)
@@ -265,7 +266,7 @@ def stacked_rows(
     mdata: MuData,  # with components, and `obsm["X_cvqvae"]` per modality after `embed`
     key: str | None = None,  # slot of each modality; None: the components
 ) -> np.ndarray:  # float [n * modalities, d]
-    "The modalities' rows one above the other, cut to the same number of columns."
+    "The modalities' rows one above the other, cut to the same number of columns; raises `DataError` where a modality has no such slot."
     if key is None:
         return raw_stacked({name: components_of(a, name) for name, a in mdata.mod.items()})
     missing = [name for name, a in mdata.mod.items() if key not in a.obsm]
@@ -282,22 +283,24 @@ def plot_integration(
     seed: int = 0,  # of the subset and of the UMAPs
     keep: bool = False,  # places after integration: `obsm["X_umap"]` of each modality, float32 [n, 2], NaN where not drawn; the caller's becomes "X_umap_given"
 ) -> Figure:
-    "Stacked rows of all modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out."
-    cells, columns = np.sort(np.random.default_rng(seed).permutation(mdata.n_obs)[:max_cells]), {}
-    for title, key in {"cell type": labels_key, "batch": batch_key}.items():
-        columns[title] = find_column(mdata, key) if key else None
-        if key and columns[title] is None:
-            raise DataError(f"{key}: no such column of obs (columns: {', '.join(map(str, mdata.obs.columns)) or 'none'})")
+    """Stacked rows of all modalities before and after integration, by cell type, batch and modality (Figures 4, 7, 8); a column with one value is left out.
+    Raises `DataError` for a column that is not there, or is none of groups, and before `embed`.
+    """
+    cells = np.sort(np.random.default_rng(seed).permutation(mdata.n_obs)[:max_cells])
+    asked = {"cell type": ("labels_key", labels_key), "batch": ("batch_key", batch_key)}
+    columns = {title: named_column(mdata, key, parameter) for title, (parameter, key) in asked.items() if key}
+    for title, column in columns.items():
+        check_groups(column, f"obs[{asked[title][1]!r}]", "batches" if title == "batch" else "cell types")
     where, starts = presence(mdata)[cells].T, np.cumsum([0, *(adata.n_obs for adata in mdata.mod.values())])
     rows = np.concatenate([here[here >= 0] + start for here, start in zip(where, starts)])
     of_cell = np.concatenate([cells[here >= 0] for here in where])
-    told = {title: filled(column) for title, column in columns.items() if column is not None and column.nunique() > 1}
+    told = {title: filled(column) for title, column in columns.items() if column.nunique() > 1}
     groups = {title: pd.Series(column.astype(object).to_numpy()[of_cell]) for title, column in told.items()}
     groups["modality"] = pd.Series(np.repeat(list(mdata.mod), (where >= 0).sum(1)))
     before, after = (umap_coordinates(stacked_rows(mdata, key)[rows], seed) for key in (None, "X_cvqvae"))
     if keep:
         _keep_places(mdata, after, where)
-    own = {title: colours_of(mdata, key, columns[title]) for title, key in {"cell type": labels_key, "batch": batch_key}.items() if title in told}
+    own = {title: colours_of(mdata, asked[title][1], columns[title]) for title in told}
     return plot_umaps({"before": before, "after": after}, groups, own=own)
 
 # %% ../nbs/07_figures.ipynb #605b7bdf
@@ -309,16 +312,6 @@ def save_figure(
     "Write a figure as PNG and PDF, each whole or not at all."
     path = Path(path).expanduser()
     stem = path.stem if path.suffix in (".png", ".pdf") else path.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return [_save_one(figure, path.with_name(stem + suffix), dpi) for suffix in (".png", ".pdf")]
-
-
-def _save_one(figure: Figure, final: Path, dpi: int) -> Path:
-    partial = final.with_name(f".{final.stem}.part{final.suffix}")
-    try:
-        with matplotlib.rc_context(LOOK):  # with formulas, which the numbers of a logarithmic axis are
-            figure.savefig(partial, dpi=dpi, bbox_inches="tight", pad_inches=0.05)
-        os.replace(partial, final)
-    finally:
-        partial.unlink(missing_ok=True)
-    return final
+    save = partial(figure.savefig, dpi=dpi, bbox_inches="tight", pad_inches=0.05)
+    with matplotlib.rc_context(LOOK):  # with formulas, which the numbers of a logarithmic axis are
+        return [write_atomically(path.with_name(f"{stem}.{kind}"), partial(save, format=kind)) for kind in ("png", "pdf")]

@@ -109,7 +109,7 @@ def named_column(
 ) -> pd.Series:  # over the cells of `mdata`
     "A column the caller named, see `find_column`; raises DataError where there is none."
     if (column := find_column(mdata, key)) is None:
-        known = sorted(set(mdata.obs) | {name for part in mdata.mod.values() for name in part.obs})
+        known = sorted({str(name) for table in (mdata.obs, *(part.obs for part in mdata.mod.values())) for name in table})
         raise DataError(f"{parameter}={key!r} is not an obs column. Columns are: {', '.join(known)}.")
     return column
 

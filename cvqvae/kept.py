@@ -138,6 +138,7 @@ class Plan:
 # %% ../nbs/08_kept.ipynb #4f0c43d1
 _OWN = "agreement batch_offsets batches callbacks component_scale configuration containers integration losses model networks".split()
 _OWN += "presets processes quantizer training".split()
+_OTHERS = {"scjoint": {"gene_activity"}, "scdart": {"gene_activity", "scjoint"}}  # what a method is made of besides its own module
 _MEASURES = ["alignment", "ground_truth", "measures", "metrics"]
 _PACKAGES = {"harmony": "harmonypy", "wnn": "muon", "mofa": "mofapy2", "totalvi": "scvi-tools", "multivi": "scvi-tools", "clue": "scglue"}
 
@@ -147,7 +148,7 @@ def deciding(
 ) -> dict[str, str]:  # what was installed and the hash of the code
     "What decides about an embedding besides cells and settings; a change elsewhere in the package keeps results."
     fit = METHODS[method].fit
-    names = _OWN if method in OWN else sorted({fit.__module__.split(".")[-1], "peers", "normalisation"} - {"baselines"})
+    names = _OWN if method in OWN else sorted({fit.__module__.split(".")[-1], "peers", "normalisation"} - {"baselines"} | _OTHERS.get(method, set()))
     outside = "" if fit.__module__.startswith("cvqvae.") else inspect.getsource(fit)
     found = {"source": hash_of(inspect.getsource(fit_own) if method in OWN else outside, *_texts(names))}
     return found | {name: _version(name) for name in ("torch", _PACKAGES.get(method, "numpy"))}

@@ -106,7 +106,9 @@ def calibrate(
     z: np.ndarray,  # embedding of labelled cells that the model was not trained on, float [m, d]
     labels: pd.Series | np.ndarray,  # their types in the order of z, [m]; cells without one are left out
 ) -> LabelTransfer:
-    "Learn the votes' worth again, from these cells and a little from the reference, and from these alone the usual distance: training did not flatter them."
+    """Learn the votes' worth again, from these cells and a little from the reference, and from these alone the usual distance: training did not flatter them.
+    Raises `DataError` without a labelled cell, or with another number of labels than cells.
+    """
     labels = pd.Series(np.asarray(labels, dtype=object))
     known = ~without_type(labels)
     if len(labels) != len(z) or not known.any():

@@ -21,7 +21,7 @@ from .backed import row_blocks
 from .cells import DataError, counts_of
 from .code_names import feature_names, specific_features
 from .containers import storable
-from .ground_truth import find_column
+from .ground_truth import named_column
 from .integration import CVQVAE
 from .model import JOINT
 from .partitions import checked_groups, diffusion_space, label_shares, memberships, partition_table
@@ -219,16 +219,14 @@ def metacells(
     Sets `data.obs["metacell"]` (category). Raises `DataError` for bad wishes, columns that are not there, and data without counts.
     """
     codes, cells, batch_key = code_cells(model, data, source), model._checked(data), batch_key or model.batch_key
-    columns = {key: find_column(cells, key) for key in (labels_key, batch_key) if key}
-    if missing := [key for key, column in columns.items() if column is None]:
-        known = dict.fromkeys(map(str, [*cells.obs, *(column for adata in cells.mod.values() for column in adata.obs)]))
-        raise DataError(f"{', '.join(missing)}: no such column of obs (columns: {', '.join(known)})")
+    labels = named_column(cells, labels_key) if labels_key else None
+    batches = named_column(cells, batch_key, "batch_key") if batch_key else None
     source = code_source(model, source)
     if len(codes.z) < cells.n_obs:
         raise DataError(f"{cells.n_obs - len(codes.z)} of {cells.n_obs} cells lack {source} and have no code of it: leave source out, or those cells")
     groups = pd.Series(_largest_first(_group(codes, **wishes), codes.code), index=cells.obs_names)
     summed = sum_counts(cells, groups)
-    _describe(summed, cells, groups, codes.z, columns.get(labels_key), columns.get(batch_key))
+    _describe(summed, cells, groups, codes.z, labels, batches)
     summed.uns["cvqvae_metacells"] = storable({"source": source, "labels_key": labels_key, "batch_key": batch_key, **wishes})
     (data if isinstance(data, AnnData) else cells).obs["metacell"] = groups
     return summed

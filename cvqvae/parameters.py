@@ -21,10 +21,11 @@ from mudata import MuData, read_h5mu
 from .backed import row_blocks
 from .cells import DataError, counts_of, declare_kind
 from .checks import check_groups, in_order, whole_numbers
-from .datasets import load_dataset, own_columns, read_any, read_checked, read_modalities, read_modality
+from .datasets import load_dataset, read_any, read_checked, read_modalities, read_modality
 from .mosaic import check_complete, groups_of, join_modalities, presence
 from .preprocessing import set_components_aside
 from .presets import PRESETS
+from .stored import own_tables
 
 # %% ../nbs/09_parameters.ipynb #f938f1cf
 REPORTS = ("integrate", "benchmark", "ablation", "biology")
@@ -61,7 +62,7 @@ class Parameters:
     dataset: str = option("a data set by name, e.g. demo, bmmc-multiome, bmmc-cite, share-seq-skin", metavar="NAME")
     batch: str = option("column of obs that says which batch, donor or library a cell is from", metavar="COLUMN")
     labels: str = option("column of obs with the cell types; used for the scores and pictures only, never for training", metavar="COLUMN")
-    preset: str = option("'default', or 'paper': the method exactly as published", choices=tuple(PRESETS), reports=_FITTING)
+    preset: str = option("'default', or 'paper': the method exactly as published (default: default; ablation: paper)", choices=tuple(PRESETS), reports=_FITTING)
     epochs: int = option("how often the training sees every cell (default: the preset's, or each method's own)", int, least=1)
     components: int = option("components kept of each modality (default: the preset's)", int, least=2)
     processes: int = option("processes that train one model together, a GPU or some cores each (default: 1)", int, least=1, most=1024, reports=("integrate",))
@@ -196,13 +197,11 @@ def add_flags(
     parser: argparse.ArgumentParser,  # changed in place
     report: str = "integrate",  # the analysis
 ) -> None:
-    "One flag per parameter of an analysis, and `--params` for the file."
+    "One flag per parameter of an analysis, `--max-cells` as well as `--max_cells`, and `--params` for the file."
     for name, about in fields_of(report).items():
-        if about["kind"] is bool:
-            parser.add_argument(f"--{name}", action="store_true", default=None, help=about["help"])
-            continue
-        extra = {"choices": about["choices"]} if about["choices"] else {"metavar": about["metavar"]}
-        parser.add_argument(f"--{name}", type=about["kind"], help=about["help"], **extra)
+        shown = {"choices": about["choices"]} if about["choices"] else {"metavar": about["metavar"]}
+        how = {"action": "store_true", "default": None} if about["kind"] is bool else {"type": about["kind"], **shown}
+        parser.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]), help=about["help"], **how)
     parser.add_argument("--params", metavar="FILE", help="a YAML file with the same names (epochs: 20); flags win over it")
 
 
@@ -275,7 +274,7 @@ def _mosaic(source: dict) -> MuData:
     "The cells of several files, or of one that holds all, also those that lack a modality."
     if "mudata" in source:
         mdata = read_checked(read_h5mu, source["mudata"], ".h5mu file")
-        joined = own_columns(join_modalities(dict(mdata.mod)), mdata.obs)
+        joined = own_tables(join_modalities(dict(mdata.mod)), mdata.obs, mdata.uns)
     else:
         joined = join_modalities({KIND_OF_FLAG[name]: declare_kind(read_modality(path), KIND_OF_FLAG[name], path) for name, path in source.items()})
     check_complete(joined)

@@ -47,7 +47,7 @@ def label_shares(
     groups: pd.Series,  # group of each cell [n]
     labels: pd.Series,  # type, batch, ... of each cell [n], missing values left out
 ) -> pd.DataFrame:  # [m, labels], rows sum to 1; a group without a labelled cell: NaN
-    "Which share of a group's cells has which label."
+    "Which share of a group's cells has which label; raises `DataError` where both are not of the same cells in the same order."
     if not groups.index.equals(labels.index):
         raise DataError("groups and labels are not of the same cells in the same order: use labels.reindex(groups.index)")
     known = labels.notna().to_numpy()
@@ -74,7 +74,7 @@ def diffusion_space(
     n_components: int = 10,  # eigenvectors, the constant one included
     seed: int = 0,  # of the neighbour search and of the eigenvectors
 ) -> np.ndarray:  # float [n, up to n_components - 1]
-    "Multiscale diffusion components of an embedding."
+    "Multiscale diffusion components of an embedding; raises `DataError` for too few cells."
     if len(z) <= n_components + 1:
         raise DataError(f"{len(z)} cells are too few for {n_components} diffusion components")
     space = AnnData(np.asarray(z, np.float32))

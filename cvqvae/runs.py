@@ -23,6 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from mudata import MuData
 
+from .callbacks import Callback, watched_loss
 from .cells import kinds_of
 from .checks import DataError
 from .devices import devices_for
@@ -31,7 +32,6 @@ from .integration import CVQVAE
 from .names import is_10x_folder
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
-from .training import Callback
 
 # %% ../nbs/09_runs.ipynb #ac16849d
 def analysis_path(
@@ -84,8 +84,7 @@ class Lines(Callback):
     def after_epoch(self, trainer) -> None:
         total, epoch = trainer.config.epochs, trainer.epoch
         if epoch % -(-total // 10) == 0 or epoch == total:
-            loss = trainer.row.get("val_loss", trainer.row["train_loss"])
-            print(f"epoch {epoch} of {total}: loss {loss:.3f}", flush=True)
+            print(f"epoch {epoch} of {total}: loss {watched_loss(trainer.row):.3f}", flush=True)
 
 # %% ../nbs/09_runs.ipynb #3f4caff9
 def warn_plainly() -> None:
@@ -138,7 +137,7 @@ def _busy(
 def run_folder(
     out: Path,  # of `free_folder`
 ):  # yields the temporary sibling
-    "Name the folder `out` when the block succeeds, `out-failed` when it raises."
+    "Name the folder `out` when the block succeeds, `out-failed` when it raises; raises DataError where another run writes it, or has taken the name."
     for folder in interrupted_runs(out.parent):
         print(f"An earlier run was interrupted; what there is of it lies in {folder}.", flush=True)
     if _busy(out):

@@ -149,7 +149,7 @@ def translation_scores(
     max_seconds: float | None = None,  # of each training of a peer
     **settings,  # of `CVQVAE`
 ) -> pd.DataFrame:  # rows: source, target, method, metric, value, note; a method without an answer: one row, whose note says why
-    "Train on some cells, translate others in every direction, and score that beside predictors without a model and peers."
+    "Train on some cells, translate others in every direction, and score that beside peers and what needs no model; raises `DataError` for unknown peers."
     if unknown := set(peers) - set(TRANSLATORS):
         raise DataError(f"no peer {', '.join(sorted(unknown))} translates: choose from {', '.join(TRANSLATORS)}")
     train, back = keep_back(mdata, share, seed=seed)

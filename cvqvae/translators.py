@@ -51,7 +51,7 @@ def translate_totalvi(
     source: str,  # must be the RNA
     target: str,  # must be the proteins
 ) -> tuple[pd.DataFrame, str]:  # expected counts, float [m, proteins]; note
-    "Protein counts expected by totalVI of cells whose RNA it has seen."
+    "Protein counts expected by totalVI of cells whose RNA it has seen; raises `DataError` for another direction."
     if (source, target) != (task.name_of("rna"), task.name_of("protein")):
         raise DataError("totalVI predicts proteins from RNA, nothing else")
     both, rows = with_incomplete(task, back, source, target, own_batch=True)
@@ -68,7 +68,7 @@ def translate_multivi(
     source: str,  # modality that is read
     target: str,  # modality to predict
 ) -> tuple[pd.DataFrame, str]:  # probabilities of peaks or shares of genes, float [m, features of the model]; note
-    "What MultiVI expects of the modality that it has not seen of these cells."
+    "What MultiVI expects of the modality that it has not seen of these cells; raises `DataError` for other modalities than RNA and ATAC."
     reads_rna = (source, target) == (task.name_of("rna"), task.name_of("atac"))
     if not reads_rna and (target, source) != (task.name_of("rna"), task.name_of("atac")):
         raise DataError("MultiVI predicts peaks from RNA and RNA from peaks, nothing else")

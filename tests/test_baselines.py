@@ -2,9 +2,12 @@
 
 import json
 import pickle
+import shutil
 import sys
 import time
+from pathlib import Path
 
+import cvqvae
 import numpy as np
 import pandas as pd
 import pytest
@@ -416,3 +419,17 @@ def test_code_that_measures_is_part_of_the_key_of_scores(monkeypatch):
     before = Plan().score_key("fit", "truth")
     monkeypatch.setattr(kept, "_texts", lambda names: [f"{name} changed" for name in names])
     assert Plan().score_key("fit", "truth") != before
+
+
+def test_results_are_kept_until_a_module_that_decides_about_them_changes(tmp_path, monkeypatch):
+    shutil.copytree(Path(cvqvae.__file__).parent, tmp_path / "cvqvae", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cvqvae, "__file__", str(tmp_path / "cvqvae" / "__init__.py"))
+    assert all((tmp_path / "cvqvae" / f"{name}.py").is_file() for name in [*kept._OWN, *kept._MEASURES, *set().union(*kept._OTHERS.values())])
+    before = {name: kept.deciding(name) for name in METHODS}
+    changed = {"gene_activity": {"scjoint", "scdart"}, "quantizer": set(OWN), "generative": {"totalvi", "multivi", "clue"}, "explorer": set()}
+    for module, methods in changed.items():
+        path = tmp_path / "cvqvae" / f"{module}.py"
+        text = path.read_text()
+        path.write_text(f"{text}# changed\n")
+        assert {name for name in METHODS if kept.deciding(name) != before[name]} == methods
+        path.write_text(text)

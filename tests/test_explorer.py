@@ -256,6 +256,9 @@ def test_what_cannot_be_shown_is_said_before_a_file_is_made(fitted, tmp_path):
     ]:
         with pytest.raises(DataError, match=message):
             export_explorer(mdata, tmp_path / "cells.html", **choices)
+        if "features" not in choices:
+            with pytest.raises(DataError, match=message):
+                explore(mdata, **choices)
     with pytest.raises(DataError, match="must end in .html"):
         export_explorer(mdata, tmp_path / "cells.png")
     bare = MuData({name: AnnData(adata.X.copy(), adata.obs.copy(), adata.var.copy()) for name, adata in mdata.mod.items()})
@@ -288,6 +291,14 @@ def test_the_caller_keeps_what_was_given(fitted):
     assert page == explorer_page(explorer_content(mdata, "cell_type", most_features=10))
 
 
+def test_features_that_are_named_leave_no_room_for_others(fitted):
+    mdata = fitted[1]
+    named = list(mdata["rna"].var_names[:10])
+    for most, expected in [(5, 10), (10, 10), (12, 12)]:
+        columns = explorer_content(mdata, "cell_type", features=named, most_features=most)["columns"]
+        assert sum(column.get("feature", False) for column in columns) == expected
+
+
 def test_the_command_writes_the_page_of_a_run(fitted, tmp_path, capsys):
     model, mdata = fitted
     mdata.write(tmp_path / "integrated.h5mu")
@@ -297,7 +308,7 @@ def test_the_command_writes_the_page_of_a_run(fitted, tmp_path, capsys):
     assert main(command) == 0 and "300 cells" in capsys.readouterr().out
     assert "atac predicted from rna" in (tmp_path / "explorer.html").read_text()
     assert main(command) == 2 and "exists already" in capsys.readouterr().err
-    assert main(["explore", str(tmp_path / "integrated.h5mu"), "--labels", "clan", "--out", str(tmp_path / "b.html")]) == 2
+    assert main(["explore", str(tmp_path / "integrated.h5mu"), "--labels", "clan", "--most_features", "20", "--out", str(tmp_path / "b.html")]) == 2
     assert "clan: no such column" in capsys.readouterr().err and not (tmp_path / "b.html").exists()
 
 

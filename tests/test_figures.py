@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex, to_rgb
 from scipy.spatial.distance import cdist
 
+from cvqvae.cells import DataError
 from cvqvae.collapse import plot_losses
 from cvqvae.compiled import import_umap
 from cvqvae.curves import code_purity, plot_code_usage, plot_history, usage_label
@@ -214,6 +215,13 @@ def test_numbers_of_clusters_stay_whole_where_some_cells_have_none():
         figure = plot_umaps({"a": np.zeros((4, 2))}, {"cluster": column})
         assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["0", "2", "10", "missing"]
     assert filled(pd.Series([0.5, np.nan])).tolist()[0] == 0.5
+
+
+@pytest.mark.parametrize("key", ["labels_key", "batch_key"])
+def test_a_measurement_is_no_column_of_groups(key):
+    mdata = simulate(n_cells=60, n_genes=300, n_peaks=300)
+    with pytest.raises(DataError, match="obs.'pseudotime'. has 60 (cell types|batches) for 60 cells: is it a barcode or a measurement"):
+        plot_integration(mdata, **{key: "pseudotime"})
 
 
 def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):

@@ -112,7 +112,8 @@ def test_metacells_survive_a_file(meta, tmp_path):
         (dict(target_size=5, min_size=9), "min_size"),
         (dict(refine="both"), "refine"),
         (dict(source="protein"), "choose one of joint, rna, atac"),
-        (dict(labels_key="nothing"), "nothing: no such column"),
+        (dict(labels_key="nothing"), "labels_key='nothing' is not an obs column"),
+        (dict(batch_key="lane"), "batch_key='lane' is not an obs column"),
     ],
 )
 def test_bad_wishes_are_refused_before_anything_is_written(model, wish, message):

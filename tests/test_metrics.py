@@ -251,6 +251,13 @@ def test_hardly_any_label_is_absent_with_a_reason(known):
     assert joint["value"].isna().all() and (joint["reason"] != "").all()
 
 
+def test_a_wrong_column_is_told_beside_a_column_whose_name_is_a_number():
+    mdata = simulate(n_cells=60, n_genes=300, n_peaks=300)
+    mdata.obs[3] = 1
+    with pytest.raises(DataError, match="batch_key='lane' is not an obs column. Columns are: 3, G2M_score"):
+        Truth.from_mudata(mdata, batch_key="lane")
+
+
 def test_a_column_of_labels_that_is_empty_is_none():
     mdata = simulate(n_cells=60, n_genes=300, n_peaks=300, seed=0)
     mdata.obs["type"] = pd.Series([None] * 60, mdata.obs_names, dtype=object)

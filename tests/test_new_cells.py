@@ -271,15 +271,17 @@ def test_the_command_trains_on_a_mosaic(cells, tmp_path, capsys):
     assert main(["integrate", *files, *flags, "--backed", "--out", str(tmp_path / "b")]) == 2 and "leave out --backed" in capsys.readouterr().err
 
 
-def test_a_file_with_a_mosaic_keeps_its_own_columns(mosaic, tmp_path):
+def test_a_file_with_a_mosaic_keeps_what_it_says_of_its_cells_and_of_itself(mosaic, tmp_path):
     pieces = mosaic[1].copy()
     pieces.obs["plate"] = pd.Categorical(np.where(np.arange(300) % 2, "a", "b"))
+    pieces.uns["organism"] = "mouse"
     pieces.write(tmp_path / "cells.h5mu")
     source = {"mudata": str(tmp_path / "cells.h5mu")}
     kept, paired = load_cells(Parameters(**source, unpaired="keep")), load_cells(Parameters(**source))
     assert kept.n_obs == 300 and paired.n_obs == 140
     for read in (kept, paired):
         assert (read.obs["plate"] == pieces.obs["plate"][read.obs_names]).all() and read.obs["batch"].notna().all()
+        assert read.uns["organism"] == "mouse" and read.uns["cvqvae_pairing"]["cells"] == read.n_obs
 
 
 def test_a_mosaic_is_warned_of_what_pairs_are_warned_of():

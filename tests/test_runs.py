@@ -240,10 +240,26 @@ def test_an_interrupted_comparison_goes_on_from_what_is_kept(comparison, monkeyp
     assert main(["benchmark", *map(str, flags)]) == 0
     assert {path: path.stat().st_mtime_ns for path in (comparison.parent / "results").iterdir()} == kept
     assert "120 cells are scored" not in (comparison / "benchmark.html").read_text()
-    assert main(["benchmark", *map(str, flags[:-1]), str(comparison.parent / "fewer"), "--max_cells", "100"]) == 0
+    unlabelled = [flag for flag in map(str, flags[:-1]) if flag not in ("--labels", "cell_type")]
+    assert main(["benchmark", *unlabelled, str(comparison.parent / "fewer"), "--max_cells", "100"]) == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing is fitted again
     page = (comparison.parent / "fewer" / "benchmark.html").read_text()
     assert page.count("Scored are 100 of the 120 cells, drawn at random") == 2 and "100 of 120 cells are scored" in page
+    assert "no column was named (--labels)" in page and "named (labels_key)" not in page
+
+
+def test_an_ablation_measures_the_collapse_of_every_variant(files, tmp_path):
+    flags = ["--rna", files / "rna.h5ad", "--atac", files / "atac.h5ad", "--seeds", "0", "--epochs", "2", "--components", "10", "--resolutions", "1"]
+    assert main(["ablation", *map(str, flags), "--max-cells", "100", "--out", str(tmp_path / "out")]) == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"ablation.ipynb", "ablation.html", "scores.csv", "collapse.csv", "units.csv", "tables", "figures", "run.json"}
+    collapse, units = (pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in ("collapse", "units"))
+    for table in (collapse, units):
+        assert set(table["variant"]) == {"cvae", "cvqvae-paper", "cvqvae-avg", "cvqvae-lin"}
+    gaussian = collapse["variant"] == "cvae"
+    assert collapse["KL, nats"].notna().equals(gaussian) and collapse["codes used"].isna().equals(gaussian)
+    page = (tmp_path / "out" / "ablation.html").read_text()
+    assert page.count("Scored are 100 of the 120 cells, drawn at random") == 2 and "no column was named (--labels)" in page
 
 
 def test_the_biology_of_a_run_lies_in_one_folder(files, tmp_path):
@@ -320,6 +336,7 @@ WISHES = [
     (["--methods", "raw,guesswork"], "no guesswork"),
     (["--seeds", "0,x"], "whole numbers"),
     (["--max_seconds", "0"], "at least 1"),
+    (["--max-seconds", "0"], "at least 1"),
     (["--methods", ","], "names with commas"),
 ]
 

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".ci"))
+import measures  # noqa: E402
 from links import broken_links, definitions, linked  # noqa: E402
 from offline import make_offline, with_alternatives, with_mathml  # noqa: E402
 from reference import Table  # noqa: E402
@@ -92,3 +93,11 @@ def test_a_page_on_disk_asks_for_nothing_and_can_be_searched(tmp_path):
 def test_the_measures_hold():
     result = subprocess.run([sys.executable, ROOT / ".ci" / "measures.py", "--strict"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-2000:]
+
+
+def test_a_module_past_its_limit_of_lines_fails_the_measures(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["measures.py", "--strict"])
+    monkeypatch.setattr(measures, "notebooks", lambda: measures.ROOT.glob("nbs/05_package.ipynb"))
+    monkeypatch.setattr(measures, "module_lines", lambda: {"short": measures.MODULE, "long": measures.MODULE + 1})
+    assert measures.main() == 1
+    assert capsys.readouterr().out.rstrip().endswith(f"over a limit:\ncvqvae/long.py has {measures.MODULE + 1} lines")
