@@ -66,6 +66,7 @@ def _absent_groups(found: dict) -> str:
 # %% ../nbs/06_metrics.ipynb #fc5e91cb
 ADDED = {}
 "Metric -> function of an embedding and its `Rows`, as given to `add_metric`."
+_TAKEN = {"biology", "batch", "score", "op_mean", "score_shared", "foscttm", "label_transfer", "label_transfer_back"}  # other rows of the tables
 
 
 def add_metric(
@@ -73,7 +74,7 @@ def add_metric(
     measure: Callable[[np.ndarray, Rows], float],  # embedding float [rows, d] and what is known about its rows -> a number; may raise MetricAbsent
 ) -> None:
     "Measure one more thing in every table from now on; raises DataError for a name that is taken."
-    if name in METRICS and name not in ADDED:
+    if (name in METRICS and name not in ADDED) or name in _TAKEN:
         raise DataError(f"{name!r} is a metric already: choose another name.")
     METRICS[name], ADDED[name] = "extra", measure
 
@@ -241,12 +242,14 @@ def evaluate(
     views: tuple = ("stacked", "joint"),  # which views to score
     **options,  # resolutions, clustering, max_cells of `score_embedding`; max_cells bounds the measures of alignment, too
 ) -> pd.DataFrame:  # rows: method, view, metric, group, value, reason
-    "Score methods, and with them always `raw` and `random`."
+    "Score methods, and with them always `raw` and `random`; raises DataError where a method is called like one of these."
     width = min([block.shape[1] for parts in methods.values() for block in parts.values()] or [16])
     modalities = max((_modalities(parts) for parts in methods.values()), key=len, default=())
     modalities = modalities if len(modalities) > 1 else ("first", "second")
-    tables = []
-    for method, parts in (methods | references(truth, width, seed, modalities)).items():
+    tables, always = [], references(truth, width, seed, modalities)
+    if taken := [name for name in methods if name in always]:
+        raise DataError(f"every table has a row {taken[0]!r} of its own, beside which methods are read: choose another name for yours.")
+    for method, parts in (methods | always).items():
         for view in views:
             tables.append(score_view(parts, truth, view, seed=seed, **options).assign(method=method, view=view))
     columns = ["method", "view", "metric", "group", "value", "reason"]

@@ -32,7 +32,7 @@ from cvqvae.measures import (
     silhouette_widths,
     trajectory,
 )
-from cvqvae.metrics import METRICS, evaluate, score_embedding, score_table, totals
+from cvqvae.metrics import ADDED, METRICS, add_metric, evaluate, score_embedding, score_table, totals
 from cvqvae.simulation import simulate
 
 with warnings.catch_warnings():
@@ -306,6 +306,21 @@ def test_evaluate_always_has_raw_and_random_and_says_what_a_method_lacks():
     lacking = scores[(scores["method"] == "model") & (scores["view"] == "stacked")]
     assert lacking["reason"].str.contains("no first and second embedding").any()
     assert list(score_table(scores, "joint").index) == ["model", "raw", "random"]
+
+
+@pytest.mark.parametrize("name", ["raw", "random"])
+def test_a_method_is_not_replaced_by_a_row_of_the_same_name(name):
+    truth = truth_of()
+    with pytest.raises(DataError, match=f"a row '{name}' of its own.*another name"):
+        evaluate({"model": {"joint": truth.components["rna"]}, name: {"joint": truth.components["atac"]}}, truth, resolutions=2)
+
+
+@pytest.mark.parametrize("name", ["nmi", "score", "score_shared", "biology", "foscttm", "label_transfer_back"])
+def test_no_metric_takes_the_name_of_another_row(name):
+    with pytest.raises(DataError, match=f"{name!r} is a metric already"):
+        add_metric(name, lambda z, rows: 0.0)
+    found = evaluate({"model": {"joint": np.eye(40), "first": np.eye(40), "second": np.eye(40)}}, Truth(labels=np.repeat(["B", "T"], 20)), resolutions=1)
+    assert name in {*found["metric"]} and name not in ADDED
 
 
 def test_scoring_leaves_numpys_global_generator_alone():
