@@ -120,6 +120,7 @@ def modality_weights(self: CVQVAE) -> dict[str, float]:
 
 # %% ../nbs/05_integration.ipynb #854dffa1
 @patch
+@torch.inference_mode(False)  # also where the caller has switched gradients off
 def fit(
     self: CVQVAE,
     epochs: int | None = None,  # of this training; None: as given to the constructor, or the preset's

@@ -9,6 +9,7 @@ __all__ = ['SCHEDULES', 'TrainingConfig', 'learning_rate_factor', 'Trainer', 'fo
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
@@ -127,15 +128,18 @@ def fit(self: Trainer) -> Trainer:
     "Run the remaining epochs; raises `DivergedError` when the loss stops being finite."
     torch.set_num_threads(chosen_threads())
     self.stopped = False
-    with seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
-        self._call("before_fit")
+    gradients = torch.inference_mode(False)  # whatever the caller has switched off
+    with gradients, seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
+        with suppress(StopTraining):
+            self._call("before_fit")
         self._take_over()
         try:
-            while first_says(self.epoch < self.config.epochs):
+            while first_says(self.epoch < self.config.epochs and not self.stopped):
                 self.run_epoch()
         except StopTraining:
             first_says(False)
-        self._call("after_fit")
+        with suppress(StopTraining):
+            self._call("after_fit")
         self._take_over()
     self.model.eval()
     return self
