@@ -23,7 +23,7 @@ from .quantizer import VectorQuantizer, perplexity
 
 # %% ../nbs/04_callbacks.ipynb #f0ea1f7f
 class StopTraining(Exception):
-    "Raised by a callback: the others are called, too, then the loop ends after `after_fit`."
+    "Raised by a callback at any moment: the others are called, too, then the loop ends after `after_fit`."
 
 
 class DivergedError(RuntimeError):
@@ -175,7 +175,14 @@ class EarlyStopping(Callback):
         min_delta: float = 1e-4,  # smallest improvement that counts
     ):
         self.patience, self.min_delta = patience, min_delta
+        self._forget()
+
+    def _forget(self) -> None:
         self.best, self.mark, self.best_epoch, self.weights = math.inf, math.inf, 0, None
+
+    def before_fit(self, trainer) -> None:
+        if trainer.epoch == 0:  # what another training has left is no best of this one
+            self._forget()
 
     def after_epoch(self, trainer) -> None:
         loss = watched_loss(trainer.row)
