@@ -84,6 +84,7 @@ def learning_rate_factor(
 class Trainer:
     "Trains a `CrossVQVAE` on `CellData`; attributes are the state that callbacks see and checkpoints keep."
 
+    @torch.inference_mode(False)  # whatever the caller has switched off
     def __init__(
         self,
         model: CrossVQVAE,  # trained in place
@@ -128,7 +129,7 @@ def fit(self: Trainer) -> Trainer:
     "Run the remaining epochs; raises `DivergedError` when the loss stops being finite."
     torch.set_num_threads(chosen_threads())
     self.stopped = False
-    gradients = torch.inference_mode(False)  # whatever the caller has switched off
+    gradients = torch.inference_mode(False)
     with gradients, seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
         with suppress(StopTraining):
             self._call("before_fit")

@@ -550,8 +550,23 @@ def test_a_model_is_saved_through_a_link_to_its_folder(fitted, tmp_path):
 @pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
 def test_a_model_is_trained_where_gradients_are_switched_off(switched_off):
     with switched_off():
-        model = CVQVAE(simulate(n_cells=60, seed=0), epochs=1, **SMALL).fit(progress=False)
+        model = CVQVAE(simulate(n_cells=60, seed=0), epochs=1, validation_fraction=0.2, **SMALL).fit(progress=False)
     assert model.fit(progress=False).embed().obsm["X_cvqvae"].shape == (60, 8)
+
+
+def test_what_a_training_warns_of_stands_at_the_callers_line():
+    model = CVQVAE(simulate(n_cells=40, seed=0), epochs=1, **SMALL)
+    with pytest.warns(UserWarning, match="learned by heart") as told:
+        model.fit(progress=False)
+    assert {warning.filename for warning in told if "by heart" in str(warning.message)} == {__file__}
+
+
+def test_cells_are_translated_within_autocast(fitted):
+    model, mdata = fitted
+    plain = model.translate(mdata["rna"], to="atac").X
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.translate(mdata["rna"], to="atac").X
+    assert rounded.dtype == np.float32 and np.corrcoef(plain.ravel(), rounded.ravel())[0, 1] > 0.99
 
 
 def test_a_column_of_tensors_in_the_history_is_saved(tmp_path):

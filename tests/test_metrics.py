@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 from sklearn.metrics import silhouette_samples
 
 from cvqvae.alignment import foscttm, label_transfer
+from cvqvae.biology import space_graph
 from cvqvae.cells import DataError
 from cvqvae.ground_truth import MetricAbsent, Truth, raw_joint, raw_stacked, rows_of
 from cvqvae.measures import (
@@ -33,6 +34,7 @@ from cvqvae.measures import (
     trajectory,
 )
 from cvqvae.metrics import ADDED, METRICS, add_metric, evaluate, score_embedding, score_table, totals
+from cvqvae.partitions import diffusion_space
 from cvqvae.simulation import simulate
 
 with warnings.catch_warnings():
@@ -336,6 +338,15 @@ def test_scoring_leaves_numpys_global_generator_alone():
             evaluate({"noise": {"joint": z}}, truth, views=("joint",), resolutions=2)
         drawn.append(np.random.uniform(size=3).tolist())
     assert drawn[0] == drawn[1]
+
+
+def test_scoring_leaves_it_to_the_caller_how_numbers_are_printed():
+    truth, z = truth_of(), np.random.default_rng(0).normal(size=(len(truth_of()), 4))
+    before = np.get_printoptions()
+    scores = evaluate({"noise": {"joint": z}}, truth, views=("joint",), resolutions=1)
+    assert scores.set_index(["method", "metric"]).loc[("raw", "trajectory"), "value"] > 0
+    diffusion_space(z), space_graph(z, pd.Series(np.arange(len(z)) % 3))
+    assert np.get_printoptions() == before
 
 
 def test_evaluate_repeats_itself():
