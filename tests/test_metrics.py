@@ -349,6 +349,14 @@ def test_scoring_leaves_it_to_the_caller_how_numbers_are_printed():
     assert np.get_printoptions() == before
 
 
+def test_modalities_that_are_called_as_in_the_truth_may_come_in_any_order():
+    truth, rng = truth_of(), np.random.default_rng(1)
+    truth.pseudotimes["rna"][:60] = np.nan
+    parts = {name: rng.normal(size=(len(truth), 4)) for name in ("rna", "atac")}
+    one, other = (evaluate({"model": {name: parts[name] for name in names}}, truth, resolutions=2) for names in (("rna", "atac"), ("atac", "rna")))
+    pd.testing.assert_frame_equal(one, other)
+
+
 def test_evaluate_repeats_itself():
     truth = truth_of()
     first, second = (evaluate({}, truth, seed=3, resolutions=2) for _ in range(2))
