@@ -176,6 +176,7 @@ def run_epoch(self: Trainer) -> None:
     started = time.perf_counter()
     torch.set_num_threads(chosen_threads())  # a callback may have scored the epoch before with a library that sets them
     self.model.train()
+    self.step = self.epoch * self.steps_per_epoch  # also where this epoch was interrupted before
     order = torch.randperm(len(self.train_data), generator=epoch_generator(self.config.seed, self.epoch)).to(self.device)
     sizes, values, shares = [], [], self._shares()
     for step, (start, stop) in enumerate(batches_of(len(order), self.config.batch_size)):

@@ -14,7 +14,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from cvqvae.batches import CellData, batches_of, epoch_generator, shares_of, split_rows
-from cvqvae.callbacks import Callback, DivergedError, EarlyStopping, StopTraining
+from cvqvae.callbacks import Callback, CodeHealth, DivergedError, EarlyStopping, StopTraining
 from cvqvae.checks import DataError
 from cvqvae.checkpoints import Checkpoint, ResumeFrom
 from cvqvae.configuration import ModelConfig
@@ -245,6 +245,45 @@ def test_divergence_names_epoch_batch_and_term():
 
     with pytest.raises(DivergedError, match=r"epoch 2, batch 2.*reconstruction_2"):
         trained(callbacks=(Break(),))
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e38])
+def test_a_last_step_that_breaks_the_model_is_told(value):
+    class Break(Callback):
+        def after_batch(self, trainer):
+            if trainer.step == 3 * trainer.steps_per_epoch:
+                next(trainer.model.encoders[0].parameters()).data.fill_(value)
+
+    with pytest.raises(DivergedError, match=r"epoch 3, after its last batch: weights or embedding not finite.*learning_rate"):
+        trained(callbacks=(Break(),))
+
+
+def test_an_interrupted_training_goes_on_with_the_epoch_that_it_was_in():
+    codes, rates = [], []
+
+    class Stop(Callback):
+        def after_batch(self, trainer):
+            if trainer.step == 5 and not trainer.stopped_once:
+                trainer.stopped_once = True
+                raise KeyboardInterrupt
+
+        def after_epoch(self, trainer):
+            rates.append(trainer.learning_rate)
+
+    class Look(Callback):
+        order = -6  # before `CodeHealth` forgets
+
+        def after_epoch(self, trainer):
+            codes.extend(int(sum(count)) for health in trainer.callbacks if isinstance(health, CodeHealth) for count in health.counts.values())
+
+    config = TrainingConfig(epochs=3, batch_size=64, schedule="one-cycle")
+    trainer = Trainer(CrossVQVAE(ModelConfig((6, 6), hidden=(16,), n_latent=4, n_codes=16)), toy(), config, [Stop(), Look()], "cpu")
+    trainer.stopped_once = False
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    trainer.fit()
+    assert (trainer.epoch, trainer.step, len(trainer.history)) == (3, 3 * trainer.steps_per_epoch, 3)
+    assert set(codes) == {200} and rates == [row["learning_rate"] for row in trained(config).history]
 
 
 def test_cuts_cover_every_cell_once():
