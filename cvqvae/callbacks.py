@@ -42,7 +42,7 @@ class Callback:
     def after_fit(self, trainer) -> None: ...
 
     def state(self) -> dict[str, Tensor]:
-        "What a checkpoint must keep of this callback."
+        "What a checkpoint must keep of this callback; a number comes back as a tensor."
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:

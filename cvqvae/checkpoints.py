@@ -63,7 +63,7 @@ def training_state(trainer: Trainer) -> dict[str, Tensor]:
     for i, moments in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
     for called, callback in _called(trainer).items():
-        tensors |= {f"callback.{called}.{name}": value.detach().clone() for name, value in callback.state().items()}
+        tensors |= {f"callback.{called}.{name}": torch.as_tensor(value).detach().clone() for name, value in callback.state().items()}
     tensors["random.cpu"] = torch.get_rng_state()
     if trainer.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(trainer.device)

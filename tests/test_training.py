@@ -202,10 +202,10 @@ class Total(Callback):
         self.sums += self.step
 
     def state(self):
-        return {"first": self.sums[:1], "second": self.sums[1:]}
+        return {"first": self.sums[:1], "second": self.sums[1:], "step": self.step}
 
     def load_state(self, state):
-        self.sums = torch.cat([state["first"], state["second"]])
+        self.sums, self.step = torch.cat([state["first"], state["second"]]), state["step"]
 
 
 class Killed(Callback):
@@ -232,7 +232,7 @@ def test_callbacks_of_one_class_each_have_their_state_back(tmp_path):
     path, parts = tmp_path / "run.safetensors", [Total(1), Total(10)]
     with pytest.raises(KeyboardInterrupt):
         trained(callbacks=[Checkpoint(path, every=2), *parts, Killed()])
-    again = [Total(1), Total(10)]
+    again = [Total(0), Total(0)]
     trained(callbacks=[ResumeFrom(path), *again])
     assert [part.sums.tolist() for part in again] == [[3, 3], [30, 30]]
 
