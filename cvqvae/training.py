@@ -8,9 +8,11 @@ __all__ = ['SCHEDULES', 'TrainingConfig', 'learning_rate_factor', 'Trainer', 'fo
 # %% ../nbs/04_training.ipynb #d2fb6d84
 import math
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -104,7 +106,8 @@ class Trainer:
         self.optimizer, self.learning_rate = self._optimizer(), config.learning_rate
         self.forward = torch.compile(forward_terms, dynamic=False) if config.compile else forward_terms
         self.recorded = self.device.type == "cuda" and config.cuda_graphs and n_processes() == 1
-        self.update = StepRecorder(self._update, self.model.parameters()) if self.recorded else self._update
+        step = partial(type(self)._update, weakref.proxy(self))  # a trainer that held itself would keep its cells on the GPU until Python looks for circles
+        self.update = StepRecorder(step, self.model.parameters()) if self.recorded else step
         self.callbacks = sorted([*standard_callbacks(config), *callbacks], key=lambda c: c.order)
 
     def _optimizer(self) -> torch.optim.Optimizer:

@@ -1,10 +1,12 @@
 """The loop: repeatable, resumable after a kill, quiet, and loud when the loss breaks."""
 
+import gc
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -284,6 +286,18 @@ def test_an_interrupted_training_goes_on_with_the_epoch_that_it_was_in():
     trainer.fit()
     assert (trainer.epoch, trainer.step, len(trainer.history)) == (3, 3 * trainer.steps_per_epoch, 3)
     assert set(codes) == {200} and rates == [row["learning_rate"] for row in trained(config).history]
+
+
+def test_a_trainer_is_gone_with_its_last_name():
+    gc.collect()
+    gc.disable()
+    try:
+        trainer = trained(TrainingConfig(epochs=2, batch_size=64, validation_fraction=0.2, patience=1))
+        left = weakref.ref(trainer), weakref.ref(trainer.optimizer), weakref.ref(trainer.train_data)
+        del trainer
+        assert [ref() for ref in left] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 def test_cuts_cover_every_cell_once():
