@@ -127,12 +127,27 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 def products_in(
     precision: str,  # one of `PRECISIONS`
 ) -> Iterator[None]:
-    "Within it PyTorch may round single precision to TF32 where that was asked for; raises `ValueError` for an unknown precision."
+    "Within it PyTorch may round single precision to TF32 where that was asked for, else as the caller has set; raises `ValueError` for an unknown precision."
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
+    if precision != "tf32":
+        yield
+        return
+    before, by_backend = _rounding()
+    torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        for products, own in by_backend:
+            products.fp32_precision = own
+
+
+def _rounding() -> tuple[str, list[tuple[object, str]]]:
+    "How products are rounded, as PyTorch calls it, and since 2.9 for each backend, which may differ from that."
+    products = [getattr(backend, "matmul", None) for backend in (torch.backends.cuda, torch.backends.mkldnn)]
+    by_backend = [(own, own.fp32_precision) for own in products if hasattr(own, "fp32_precision")]
+    try:
+        return torch.get_float32_matmul_precision(), by_backend
+    except RuntimeError:  # the backends were set one by one: the older switch is not read then
+        return "highest", by_backend

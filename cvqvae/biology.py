@@ -207,7 +207,7 @@ def space_graph(
 ) -> AnnData:  # neighbours, diffusion map and PAGA of the space; `obs["group"]`
     "What pseudotime and the graph of types are read from."
     space = AnnData(np.asarray(z, np.float32), obs=pd.DataFrame({"group": pd.Categorical(groups.astype(str))}, index=groups.index))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.printoptions():  # scanpy sets how numbers are printed
         warnings.simplefilter("ignore")
         import_umap()
         sc.pp.neighbors(space, use_rep="X", random_state=seed)

@@ -23,7 +23,7 @@ from .quantizer import VectorQuantizer, perplexity
 
 # %% ../nbs/04_callbacks.ipynb #f0ea1f7f
 class StopTraining(Exception):
-    "Raised by a callback: the others are called, too, then the loop ends after `after_fit`."
+    "Raised by a callback at any moment: the others are called, too, then the loop ends after `after_fit`."
 
 
 class DivergedError(RuntimeError):
@@ -42,7 +42,7 @@ class Callback:
     def after_fit(self, trainer) -> None: ...
 
     def state(self) -> dict[str, Tensor]:
-        "What a checkpoint must keep of this callback."
+        "What a checkpoint must keep of this callback; a number comes back as a tensor."
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -81,13 +81,26 @@ class PrepareModel(Callback):
 
 # %% ../nbs/04_callbacks.ipynb #18b44fcc
 class FinishModel(Callback):
-    "After a run: the maps that bring the modalities' embeddings closer, and the lengths of the axes, where configured."
+    "After a run: the maps that bring the modalities' embeddings closer, and the lengths of the axes, where configured; `DivergedError` after a bad last step."
 
     order = 15
 
     def after_fit(self, trainer) -> None:
+        self.check_finite(trainer)
         set_agreement(trainer.model, trainer.train_data.inputs, trainer.train_data.batch)
         set_component_scale(trainer.model, trainer.train_data.inputs, trainer.train_data.batch)
+
+    @torch.no_grad()
+    def check_finite(self, trainer) -> None:
+        "The losses say nothing of the last step: its weights, and what they make of some cells, must be finite."
+        model, training, cells = trainer.model, trainer.model.training, trainer.train_data.rows(slice(0, 1024))
+        latents = model.eval().encode_all(cells.inputs, cells.batch)
+        model.train(training)
+        if not all(value.isfinite().all() for value in (*model.state_dict().values(), *(latent.z for latent in latents.values()))):
+            raise DivergedError(f"epoch {trainer.epoch}, after its last batch: weights or embedding not finite. {_ADVICE}")
+
+
+_ADVICE = "Try a smaller learning_rate or a gradient_clip, and check the components for extreme values."
 
 # %% ../nbs/04_callbacks.ipynb #c7aae01b
 class FiniteLoss(Callback):
@@ -100,10 +113,7 @@ class FiniteLoss(Callback):
         if len(bad):
             names = list(trainer.terms)
             which = [names[i] for i in (~trainer.batch_losses[bad[0, 0]].isfinite()).nonzero().flatten().tolist()]
-            raise DivergedError(
-                f"epoch {trainer.epoch}, batch {bad[0, 0].item() + 1}: {', '.join(which)} not finite. "
-                "Try a smaller learning_rate or a gradient_clip, and check the components for extreme values."
-            )
+            raise DivergedError(f"epoch {trainer.epoch}, batch {bad[0, 0].item() + 1}: {', '.join(which)} not finite. {_ADVICE}")
 
 # %% ../nbs/04_callbacks.ipynb #7924be98
 class CodeHealth(Callback):
@@ -113,6 +123,9 @@ class CodeHealth(Callback):
 
     def __init__(self):
         self.counts = {}
+
+    def before_fit(self, trainer) -> None:
+        self.counts = {}  # of an epoch that was interrupted
 
     def after_batch(self, trainer) -> None:
         for source, latent in trainer.output.latents.items():
@@ -175,7 +188,14 @@ class EarlyStopping(Callback):
         min_delta: float = 1e-4,  # smallest improvement that counts
     ):
         self.patience, self.min_delta = patience, min_delta
+        self._forget()
+
+    def _forget(self) -> None:
         self.best, self.mark, self.best_epoch, self.weights = math.inf, math.inf, 0, None
+
+    def before_fit(self, trainer) -> None:
+        if trainer.epoch == 0:  # what another training has left is no best of this one
+            self._forget()
 
     def after_epoch(self, trainer) -> None:
         loss = watched_loss(trainer.row)

@@ -141,11 +141,12 @@ def fit(
         training = replace(training, epochs=int(epochs))
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
-    complete, *others = self.reader.training_groups(self.mdata, self.unpaired)
+    with torch.inference_mode(False):  # what is made within it may have a gradient, whatever the caller has switched off
+        fresh, (complete, *others) = CrossVQVAE(self.config), self.reader.training_groups(self.mdata, self.unpaired)
     leading = {name: x[:, :k].numpy() for name, x, k in zip(self.modalities, complete.inputs, self.config.n_outputs)}
     warn_of_few(len(complete), {name: len(transform.feature_names) for name, transform in self.transforms.items()})
     warn_of_wrong_pairs(leading, None if complete.batch is None else complete.batch.argmax(1).numpy())
-    trainer = train(CrossVQVAE(self.config), complete, training, (*extra, *callbacks), self.device, others, processes)
+    trainer = train(fresh, complete, training, (*extra, *callbacks), self.device, others, processes)
     self.module, self.training, self.history = trainer.model, training, trainer.history_frame()
     if self.config.batch_offsets and self.reader.batch_key:
         set_anchors(self.reader, self.module, complete)

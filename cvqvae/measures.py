@@ -295,7 +295,7 @@ def _pseudotime_of_piece(
     adata = AnnData(obs=_numbered(graph.shape[0]), obsp={"connectivities": graph, "distances": graph})
     slots = {f"{slot}_key": slot for slot in ("connectivities", "distances")}
     adata.uns["neighbors"] = slots | {"params": {"method": "umap", "n_neighbors": 15}}
-    sc.tl.diffmap(adata)
+    np.printoptions()(sc.tl.diffmap)(adata)  # which sets how numbers are printed, for good
     votes = np.zeros(len(candidates))
     for axis in adata.obsm["X_diffmap"][:, :3].T:
         extreme = np.argmin if axis[candidates].mean() < axis.mean() else np.argmax

@@ -66,6 +66,7 @@ def _absent_groups(found: dict) -> str:
 # %% ../nbs/06_metrics.ipynb #fc5e91cb
 ADDED = {}
 "Metric -> function of an embedding and its `Rows`, as given to `add_metric`."
+_TAKEN = {"biology", "batch", "score", "op_mean", "score_shared", "foscttm", "label_transfer", "label_transfer_back"}  # other rows of the tables
 
 
 def add_metric(
@@ -73,7 +74,7 @@ def add_metric(
     measure: Callable[[np.ndarray, Rows], float],  # embedding float [rows, d] and what is known about its rows -> a number; may raise MetricAbsent
 ) -> None:
     "Measure one more thing in every table from now on; raises DataError for a name that is taken."
-    if name in METRICS and name not in ADDED:
+    if (name in METRICS and name not in ADDED) or name in _TAKEN:
         raise DataError(f"{name!r} is a metric already: choose another name.")
     METRICS[name], ADDED[name] = "extra", measure
 
@@ -241,12 +242,14 @@ def evaluate(
     views: tuple = ("stacked", "joint"),  # which views to score
     **options,  # resolutions, clustering, max_cells of `score_embedding`; max_cells bounds the measures of alignment, too
 ) -> pd.DataFrame:  # rows: method, view, metric, group, value, reason
-    "Score methods, and with them always `raw` and `random`."
+    "Score methods, and with them always `raw` and `random`; raises DataError where a method is called like one of these."
     width = min([block.shape[1] for parts in methods.values() for block in parts.values()] or [16])
-    modalities = max((_modalities(parts) for parts in methods.values()), key=len, default=())
+    modalities = max((_modalities(parts, truth) for parts in methods.values()), key=len, default=())
     modalities = modalities if len(modalities) > 1 else ("first", "second")
-    tables = []
-    for method, parts in (methods | references(truth, width, seed, modalities)).items():
+    tables, always = [], references(truth, width, seed, modalities)
+    if taken := [name for name in methods if name in always]:
+        raise DataError(f"every table has a row {taken[0]!r} of its own, beside which methods are read: choose another name for yours.")
+    for method, parts in (methods | always).items():
         for view in views:
             tables.append(score_view(parts, truth, view, seed=seed, **options).assign(method=method, view=view))
     columns = ["method", "view", "metric", "group", "value", "reason"]
@@ -254,13 +257,13 @@ def evaluate(
 
 # %% ../nbs/06_metrics.ipynb #47c66923
 def score_view(
-    parts: dict,  # modality, in the truth's order ("first" and "second", or any names), and "joint" -> [n, d]
+    parts: dict,  # modality (called as in the truth, or "first" and "second", or any names in the truth's order), and "joint" -> [n, d]
     truth: Truth,  # what is known about the n cells
     view: str,  # "joint" or "stacked"
     **options,  # of `score_embedding`
 ) -> pd.DataFrame:  # rows: metric, group, value, reason
     "The scores of one method in one view, or one row that says what it does not provide."
-    needed = _modalities(parts) if view == "stacked" else ("joint",)
+    needed = _modalities(parts, truth) if view == "stacked" else ("joint",)
     if len(needed) < (2 if view == "stacked" else 1) or not set(needed) <= set(parts):
         reason = f"the method gives no {'first and second' if view == 'stacked' else 'joint'} embedding"
         return pd.DataFrame([("score", "total", np.nan, reason)], columns=["metric", "group", "value", "reason"])
@@ -269,8 +272,9 @@ def score_view(
     return scores if view == "joint" else pd.concat([scores, _alignment([parts[name] for name in needed], truth, sampled)])
 
 
-def _modalities(parts: dict) -> tuple:
-    return tuple(name for name in parts if name != "joint")
+def _modalities(parts: dict, truth: Truth) -> tuple:
+    given, known = tuple(name for name in parts if name != "joint"), tuple(truth.components or truth.pseudotimes or ())
+    return known if set(given) == set(known) else given
 
 # %% ../nbs/06_metrics.ipynb #98f5d5b1
 def _alignment(

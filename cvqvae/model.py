@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .configuration import ModelConfig
-from .networks import FullyConnected, seeded
+from .networks import FullyConnected, seeded, single_precision
 from .processes import noise_like
 from .quantizer import VectorQuantizer
 from .streams import side_by_side
@@ -54,11 +54,11 @@ class GaussianBottleneck(nn.Module):
 
     def forward(self, parameters: Tensor) -> Latent:
         "parameters [n, 2d]: mean and log variance"
-        mean, log_variance = parameters.float().chunk(2, dim=1)
+        mean, log_variance = parameters.to(torch.promote_types(parameters.dtype, torch.float32)).chunk(2, dim=1)
         log_variance = log_variance.clamp(-12, 12)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
         sample = mean + noise_like(torch.randn, mean) * (0.5 * log_variance).exp() if self.training else mean
-        return Latent(mean, sample, None, self.kl_weight * kl.sum(1).mean())
+        return Latent(mean, sample.to(parameters.dtype), None, self.kl_weight * kl.sum(1).mean())
 
 
 def _bottleneck(c: ModelConfig) -> nn.Module:
@@ -98,6 +98,7 @@ class Output(NamedTuple):
 class CrossVQVAE(nn.Module):
     "Encoders and decoders of all modalities, connected by routes through one bottleneck per source (paper, Figure 3)."
 
+    @single_precision()
     def __init__(
         self,
         config: ModelConfig,  # every choice; the weights are drawn under its seed

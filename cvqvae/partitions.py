@@ -78,7 +78,7 @@ def diffusion_space(
     if len(z) <= n_components + 1:
         raise DataError(f"{len(z)} cells are too few for {n_components} diffusion components")
     space = AnnData(np.asarray(z, np.float32))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.printoptions():  # scanpy sets how numbers are printed
         warnings.simplefilter("ignore")
         if len(z) >= 8_192:  # fewer are searched exactly, without compiled code
             import_umap()

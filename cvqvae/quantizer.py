@@ -123,7 +123,7 @@ class VectorQuantizer(nn.Module):
     def forward(self, z: Tensor) -> Quantized:
         "Quantize `z` [n, d]; in training mode, and unless frozen, the codebook then takes one step."
         with torch.autocast(z.device.type, enabled=False):
-            z = z.float()
+            z = z.to(self.codebook.dtype)  # single precision, unless the whole model was made `.double()` or `.half()`
             codes = nearest_code(z.detach(), self.codebook)
             quantized = F.embedding(codes, self.codebook)
             if self.training and not self.frozen:

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .checkpoints import in_json
 from .checks import DataError
 from .configuration import ModelConfig
 from .files import write_atomically
@@ -69,7 +70,7 @@ def save_folder(
     texts: Mapping[str, str] = {},  # file name -> what else stands beside them
 ) -> None:
     "Write the files into a temporary folder beside the final one, then rename it; raises FileExistsError or OSError, and then changes nothing."
-    folder = folder.expanduser().absolute()
+    folder = folder.expanduser().resolve()  # through a link, so that it is the model behind it that is replaced
     _replaceable(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clear(folder)
@@ -77,7 +78,7 @@ def save_folder(
     partial.mkdir()
     try:
         write_atomically(partial / "model.safetensors", lambda path: _save_arrays(arrays, path))
-        write_atomically(partial / "model.json", lambda path: path.write_text(json.dumps(metadata, indent=1), encoding="utf-8"))
+        write_atomically(partial / "model.json", lambda path: path.write_text(json.dumps(metadata, indent=1, default=in_json), encoding="utf-8"))
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         _exchange(partial, folder)
@@ -120,7 +121,7 @@ def load_folder(
     folder: Path,  # of a model
 ) -> tuple[dict[str, Tensor], dict]:  # arrays and metadata
     "Read both files; raises `DataError` where one is missing, damaged, or of a later format."
-    folder = folder.expanduser().absolute()
+    folder = folder.expanduser().resolve()
     with readable(folder):
         if not folder.exists() and _aside(folder).exists():
             os.replace(_aside(folder), folder)  # the process that replaced it was killed

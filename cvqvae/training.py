@@ -8,8 +8,11 @@ __all__ = ['SCHEDULES', 'TrainingConfig', 'learning_rate_factor', 'Trainer', 'fo
 # %% ../nbs/04_training.ipynb #d2fb6d84
 import math
 import time
+import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -83,6 +86,7 @@ def learning_rate_factor(
 class Trainer:
     "Trains a `CrossVQVAE` on `CellData`; attributes are the state that callbacks see and checkpoints keep."
 
+    @torch.inference_mode(False)  # whatever the caller has switched off
     def __init__(
         self,
         model: CrossVQVAE,  # trained in place
@@ -102,7 +106,8 @@ class Trainer:
         self.optimizer, self.learning_rate = self._optimizer(), config.learning_rate
         self.forward = torch.compile(forward_terms, dynamic=False) if config.compile else forward_terms
         self.recorded = self.device.type == "cuda" and config.cuda_graphs and n_processes() == 1
-        self.update = StepRecorder(self._update, self.model.parameters()) if self.recorded else self._update
+        step = partial(type(self)._update, weakref.proxy(self))  # a trainer that held itself would keep its cells on the GPU until Python looks for circles
+        self.update = StepRecorder(step, self.model.parameters()) if self.recorded else step
         self.callbacks = sorted([*standard_callbacks(config), *callbacks], key=lambda c: c.order)
 
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -127,15 +132,18 @@ def fit(self: Trainer) -> Trainer:
     "Run the remaining epochs; raises `DivergedError` when the loss stops being finite."
     torch.set_num_threads(chosen_threads())
     self.stopped = False
-    with seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
-        self._call("before_fit")
+    gradients = torch.inference_mode(False)
+    with gradients, seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
+        with suppress(StopTraining):
+            self._call("before_fit")
         self._take_over()
         try:
-            while first_says(self.epoch < self.config.epochs):
+            while first_says(self.epoch < self.config.epochs and not self.stopped):
                 self.run_epoch()
         except StopTraining:
             first_says(False)
-        self._call("after_fit")
+        with suppress(StopTraining):
+            self._call("after_fit")
         self._take_over()
     self.model.eval()
     return self
@@ -171,6 +179,7 @@ def run_epoch(self: Trainer) -> None:
     started = time.perf_counter()
     torch.set_num_threads(chosen_threads())  # a callback may have scored the epoch before with a library that sets them
     self.model.train()
+    self.step = self.epoch * self.steps_per_epoch  # also where this epoch was interrupted before
     order = torch.randperm(len(self.train_data), generator=epoch_generator(self.config.seed, self.epoch)).to(self.device)
     sizes, values, shares = [], [], self._shares()
     for step, (start, stop) in enumerate(batches_of(len(order), self.config.batch_size)):

@@ -53,7 +53,7 @@ def predict_components(
     for rows in torch.arange(len(cells)).split(block):
         part = cells.rows(rows).to(device)
         latent = module.encode(part.inputs[source], source, part.batch)
-        blocks.append(read_out(module, latent, source, target, part.batch).cpu().numpy())
+        blocks.append(read_out(module, latent, source, target, part.batch).float().cpu().numpy())  # NumPy has no bfloat16, of which autocast makes use
     return np.concatenate(blocks)
 
 

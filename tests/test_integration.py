@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import re
 import warnings
@@ -528,6 +529,54 @@ def test_a_name_of_a_modality_may_begin_with_another_and_a_dot(tmp_path):
     assert {name: a.shape for name, a in loaded.reader.anchors.items()} == {name: a.shape for name, a in model.reader.anchors.items()}
     cells = model.mdata.copy()
     assert torch.equal(loaded.latents(cells)["joint"].z, model.latents(cells)["joint"].z)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
+def test_a_model_is_saved_through_a_link_to_its_folder(fitted, tmp_path):
+    model, mdata = fitted
+    other = CVQVAE(mdata.copy(), epochs=1, **SMALL).fit(progress=False)
+    (tmp_path / "disk").mkdir()
+    model.save(tmp_path / "disk" / "first")
+    link = tmp_path / "model"
+    link.symlink_to(tmp_path / "disk" / "first")
+    other.save(link, overwrite=True)
+    assert link.is_symlink() and sorted(path.name for path in tmp_path.rglob("*") if path.is_dir() and not path.is_symlink()) == ["disk", "first"]
+    assert len(CVQVAE.load(link, device="cpu").history) == len(CVQVAE.load(tmp_path / "disk" / "first", device="cpu").history) == 1
+    link.unlink()
+    with pytest.raises(DataError, match="no such folder"):  # not the model of before
+        CVQVAE.load(link, device="cpu")
+
+
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
+def test_a_model_is_trained_where_gradients_are_switched_off(switched_off):
+    with switched_off():
+        model = CVQVAE(simulate(n_cells=60, seed=0), epochs=1, validation_fraction=0.2, **SMALL).fit(progress=False)
+    assert model.fit(progress=False).embed().obsm["X_cvqvae"].shape == (60, 8)
+
+
+def test_what_a_training_warns_of_stands_at_the_callers_line():
+    model = CVQVAE(simulate(n_cells=40, seed=0), epochs=1, **SMALL)
+    with pytest.warns(UserWarning, match="learned by heart") as told:
+        model.fit(progress=False)
+    assert {warning.filename for warning in told if "by heart" in str(warning.message)} == {__file__}
+
+
+def test_cells_are_translated_within_autocast(fitted):
+    model, mdata = fitted
+    plain = model.translate(mdata["rna"], to="atac").X
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.translate(mdata["rna"], to="atac").X
+    assert rounded.dtype == np.float32 and np.corrcoef(plain.ravel(), rounded.ravel())[0, 1] > 0.99
+
+
+def test_a_column_of_tensors_in_the_history_is_saved(tmp_path):
+    class Column(Callback):
+        def after_epoch(self, trainer):
+            trainer.row["mine"] = trainer.terms["alignment"]
+
+    model = CVQVAE(simulate(n_cells=60, seed=0), epochs=2, **SMALL).fit(progress=False, callbacks=[Column()])
+    history = CVQVAE.load(model.save(tmp_path / "model"), device="cpu").history
+    assert history["mine"].tolist() == [value.item() for value in model.history["mine"]]
 
 
 def test_a_model_is_saved_where_it_is_loaded_from_in_the_home_of_the_user(fitted, tmp_path, monkeypatch):

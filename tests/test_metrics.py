@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 from sklearn.metrics import silhouette_samples
 
 from cvqvae.alignment import foscttm, label_transfer
+from cvqvae.biology import space_graph
 from cvqvae.cells import DataError
 from cvqvae.ground_truth import MetricAbsent, Truth, raw_joint, raw_stacked, rows_of
 from cvqvae.measures import (
@@ -32,7 +33,8 @@ from cvqvae.measures import (
     silhouette_widths,
     trajectory,
 )
-from cvqvae.metrics import METRICS, evaluate, score_embedding, score_table, totals
+from cvqvae.metrics import ADDED, METRICS, add_metric, evaluate, score_embedding, score_table, totals
+from cvqvae.partitions import diffusion_space
 from cvqvae.simulation import simulate
 
 with warnings.catch_warnings():
@@ -315,6 +317,21 @@ def test_evaluate_always_has_raw_and_random_and_says_what_a_method_lacks():
     assert list(score_table(scores, "joint").index) == ["model", "raw", "random"]
 
 
+@pytest.mark.parametrize("name", ["raw", "random"])
+def test_a_method_is_not_replaced_by_a_row_of_the_same_name(name):
+    truth = truth_of()
+    with pytest.raises(DataError, match=f"a row '{name}' of its own.*another name"):
+        evaluate({"model": {"joint": truth.components["rna"]}, name: {"joint": truth.components["atac"]}}, truth, resolutions=2)
+
+
+@pytest.mark.parametrize("name", ["nmi", "score", "score_shared", "biology", "foscttm", "label_transfer_back"])
+def test_no_metric_takes_the_name_of_another_row(name):
+    with pytest.raises(DataError, match=f"{name!r} is a metric already"):
+        add_metric(name, lambda z, rows: 0.0)
+    found = evaluate({"model": {"joint": np.eye(40), "first": np.eye(40), "second": np.eye(40)}}, Truth(labels=np.repeat(["B", "T"], 20)), resolutions=1)
+    assert name in {*found["metric"]} and name not in ADDED
+
+
 def test_scoring_leaves_numpys_global_generator_alone():
     mdata = simulate(n_cells=120, n_genes=300, n_peaks=300, seed=0)
     for table in (mdata, *mdata.mod.values()):
@@ -328,6 +345,23 @@ def test_scoring_leaves_numpys_global_generator_alone():
             evaluate({"noise": {"joint": z}}, truth, views=("joint",), resolutions=2)
         drawn.append(np.random.uniform(size=3).tolist())
     assert drawn[0] == drawn[1]
+
+
+def test_scoring_leaves_it_to_the_caller_how_numbers_are_printed():
+    truth, z = truth_of(), np.random.default_rng(0).normal(size=(len(truth_of()), 4))
+    before = np.get_printoptions()
+    scores = evaluate({"noise": {"joint": z}}, truth, views=("joint",), resolutions=1)
+    assert scores.set_index(["method", "metric"]).loc[("raw", "trajectory"), "value"] > 0
+    diffusion_space(z), space_graph(z, pd.Series(np.arange(len(z)) % 3))
+    assert np.get_printoptions() == before
+
+
+def test_modalities_that_are_called_as_in_the_truth_may_come_in_any_order():
+    truth, rng = truth_of(), np.random.default_rng(1)
+    truth.pseudotimes["rna"][:60] = np.nan
+    parts = {name: rng.normal(size=(len(truth), 4)) for name in ("rna", "atac")}
+    one, other = (evaluate({"model": {name: parts[name] for name in names}}, truth, resolutions=2) for names in (("rna", "atac"), ("atac", "rna")))
+    pd.testing.assert_frame_equal(one, other)
 
 
 def test_evaluate_repeats_itself():

@@ -90,6 +90,21 @@ def test_cells_are_independent_in_eval_mode():
     assert torch.allclose(model.encode(inputs[0][order], 0, batch[order]).z, z[order], atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_model_can_be_made_double_or_half_as_any_module(variant, dtype):
+    model, inputs, batch = example(**VARIANTS[variant])
+    expected = model.eval()(inputs, batch)
+    found = deepcopy(model).to(dtype)([x.to(dtype) for x in inputs], batch.to(dtype))
+    for route, values in expected.reconstructions.items():
+        assert found.reconstructions[route].dtype == dtype and torch.allclose(found.reconstructions[route].float(), values, atol=0.2)
+    if dtype == torch.float64:
+        assert all(torch.allclose(found.latents[s].z.float(), latent.z, atol=1e-5) for s, latent in expected.latents.items())
+        trained = deepcopy(model).to(dtype).train()
+        output = trained([x.to(dtype) for x in inputs], batch.to(dtype))
+        loss_terms(trained, output, [x.to(dtype) for x in inputs], batch.to(dtype))["loss"].backward()
+
+
 def test_average_and_linear_fusion():
     model, inputs, _ = example(n_batches=0, **VARIANTS["cvqvae-avg"])
     latents = model.eval().encode_all(inputs)

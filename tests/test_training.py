@@ -1,19 +1,22 @@
 """The loop: repeatable, resumable after a kill, quiet, and loud when the loss breaks."""
 
+import gc
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
 from cvqvae.batches import CellData, batches_of, epoch_generator, shares_of, split_rows
-from cvqvae.callbacks import Callback, DivergedError, EarlyStopping, StopTraining
+from cvqvae.callbacks import Callback, CodeHealth, DivergedError, EarlyStopping, StopTraining
 from cvqvae.checks import DataError
 from cvqvae.checkpoints import Checkpoint, ResumeFrom
 from cvqvae.configuration import ModelConfig
@@ -148,6 +151,94 @@ def test_the_epoch_that_a_callback_stops_at_is_seen_by_all_others(tmp_path):
     assert stopping.best_epoch == 2 and not (tmp_path / "run.safetensors").exists()  # from there a second run would go on
 
 
+def test_early_stopping_that_is_used_again_keeps_nothing_of_the_first_training():
+    stopping, config = EarlyStopping(20), TrainingConfig(epochs=3, batch_size=64)
+    stopping.best, stopping.mark, stopping.best_epoch = 0.01, 0.01, -30
+    stopping.weights = {name: torch.full_like(value, 7) for name, value in trained(config).model.state_dict().items()}
+    again, fresh = (trained(config, [callback]) for callback in (stopping, EarlyStopping(20)))
+    a, b = again.model.state_dict(), fresh.model.state_dict()
+    assert len(again.history) == 3 and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("moment, epochs", [("before_fit", 0), ("after_epoch", 1), ("after_fit", 3)])
+def test_a_callback_may_stop_the_training_at_any_moment(moment, epochs):
+    class Stop(Callback):
+        pass
+
+    def stop(self, trainer):
+        raise StopTraining
+
+    setattr(Stop, moment, stop)
+    called = []
+
+    class Note(Callback):
+        order = 99
+
+        def before_fit(self, trainer):
+            called.append("before_fit")
+
+        def after_fit(self, trainer):
+            called.append("after_fit")
+
+    trainer = trained(callbacks=[Stop(), Note()])
+    assert (trainer.epoch, called) == (epochs, ["before_fit", "after_fit"]) and not trainer.model.training
+
+
+class Column(Callback):
+    "A column of the history, as a callback of one's own may add it."
+
+    def __init__(self, value):
+        self.value = value
+
+    def after_epoch(self, trainer):
+        trainer.row["mine"] = self.value
+
+
+class Total(Callback):
+    "A sum over the epochs, kept as a part of a larger tensor."
+
+    def __init__(self, step):
+        self.step, self.sums = step, torch.zeros(2)
+
+    def after_epoch(self, trainer):
+        self.sums += self.step
+
+    def state(self):
+        return {"first": self.sums[:1], "second": self.sums[1:], "step": self.step}
+
+    def load_state(self, state):
+        self.sums, self.step = torch.cat([state["first"], state["second"]]), state["step"]
+
+
+class Killed(Callback):
+    order = 99
+
+    def after_epoch(self, trainer):
+        if trainer.epoch == 2:
+            raise KeyboardInterrupt
+
+
+ADDED = [(np.float32(0.5), 0.5), (np.int64(3), 3), (np.bool_(True), True), (torch.tensor(2.0), 2.0), ("good", "good"), (None, None)]
+
+
+@pytest.mark.parametrize("value, kept", ADDED)
+def test_a_checkpoint_keeps_what_a_callback_adds_to_the_history(tmp_path, value, kept):
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        trained(callbacks=[Checkpoint(path, every=2), Column(value), Killed()])
+    history = trained(callbacks=[ResumeFrom(path)]).history
+    assert len(history) == 3 and history[1]["mine"] == kept
+
+
+def test_callbacks_of_one_class_each_have_their_state_back(tmp_path):
+    path, parts = tmp_path / "run.safetensors", [Total(1), Total(10)]
+    with pytest.raises(KeyboardInterrupt):
+        trained(callbacks=[Checkpoint(path, every=2), *parts, Killed()])
+    again = [Total(0), Total(0)]
+    trained(callbacks=[ResumeFrom(path), *again])
+    assert [part.sums.tolist() for part in again] == [[3, 3], [30, 30]]
+
+
 def test_divergence_names_epoch_batch_and_term():
     class Break(Callback):
         def after_batch(self, trainer):
@@ -156,6 +247,57 @@ def test_divergence_names_epoch_batch_and_term():
 
     with pytest.raises(DivergedError, match=r"epoch 2, batch 2.*reconstruction_2"):
         trained(callbacks=(Break(),))
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e38])
+def test_a_last_step_that_breaks_the_model_is_told(value):
+    class Break(Callback):
+        def after_batch(self, trainer):
+            if trainer.step == 3 * trainer.steps_per_epoch:
+                next(trainer.model.encoders[0].parameters()).data.fill_(value)
+
+    with pytest.raises(DivergedError, match=r"epoch 3, after its last batch: weights or embedding not finite.*learning_rate"):
+        trained(callbacks=(Break(),))
+
+
+def test_an_interrupted_training_goes_on_with_the_epoch_that_it_was_in():
+    codes, rates = [], []
+
+    class Stop(Callback):
+        def after_batch(self, trainer):
+            if trainer.step == 5 and not trainer.stopped_once:
+                trainer.stopped_once = True
+                raise KeyboardInterrupt
+
+        def after_epoch(self, trainer):
+            rates.append(trainer.learning_rate)
+
+    class Look(Callback):
+        order = -6  # before `CodeHealth` forgets
+
+        def after_epoch(self, trainer):
+            codes.extend(int(sum(count)) for health in trainer.callbacks if isinstance(health, CodeHealth) for count in health.counts.values())
+
+    config = TrainingConfig(epochs=3, batch_size=64, schedule="one-cycle")
+    trainer = Trainer(CrossVQVAE(ModelConfig((6, 6), hidden=(16,), n_latent=4, n_codes=16)), toy(), config, [Stop(), Look()], "cpu")
+    trainer.stopped_once = False
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    trainer.fit()
+    assert (trainer.epoch, trainer.step, len(trainer.history)) == (3, 3 * trainer.steps_per_epoch, 3)
+    assert set(codes) == {200} and rates == [row["learning_rate"] for row in trained(config).history]
+
+
+def test_a_trainer_is_gone_with_its_last_name():
+    gc.collect()
+    gc.disable()
+    try:
+        trainer = trained(TrainingConfig(epochs=2, batch_size=64, validation_fraction=0.2, patience=1))
+        left = weakref.ref(trainer), weakref.ref(trainer.optimizer), weakref.ref(trainer.train_data)
+        del trainer
+        assert [ref() for ref in left] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 def test_cuts_cover_every_cell_once():
@@ -217,6 +359,51 @@ def test_rounded_products_end_with_the_training():
     assert len(history) == 2 and torch.get_float32_matmul_precision() == "highest"
     with pytest.raises(ValueError, match="is not one of float32, tf32, bfloat16"):
         TrainingConfig(precision="float16")
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="PyTorch before 2.9 has one switch")
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_rounding_that_was_chosen_for_one_backend_is_kept(precision):
+    rounding, inside = lambda: [backend.matmul.fp32_precision for backend in (torch.backends.cuda, torch.backends.mkldnn)], []
+
+    class Look(Callback):
+        def after_batch(self, trainer):
+            inside.append(rounding()[0])
+
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        with pytest.raises(RuntimeError, match="mix of the legacy and new APIs"):
+            torch.get_float32_matmul_precision()
+        chosen = rounding()
+        trained(TrainingConfig(epochs=1, batch_size=64, precision=precision), [Look()])
+        assert set(inside) == {"tf32"} and rounding() == chosen
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
+def test_training_needs_gradients_and_has_them(switched_off):
+    expected = trained().model.state_dict()
+    model = CrossVQVAE(ModelConfig((6, 6), hidden=(16,), n_latent=4, n_codes=16))
+    cells = toy()
+    with switched_off():
+        found = Trainer(model, cells, TrainingConfig(epochs=3, batch_size=64), device="cpu").fit().model.state_dict()
+        assert not torch.is_grad_enabled()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_weights_are_single_precision_whatever_the_default():
+    expected, cells = trained(dropout=0.2, revive_below=0.1).model.state_dict(), toy()
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = CrossVQVAE(ModelConfig((6, 6), hidden=(16,), n_latent=4, n_codes=16, dropout=0.2, revive_below=0.1))
+        found = Trainer(model, cells, TrainingConfig(epochs=3, batch_size=64), device="cpu").fit().model.state_dict()
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(value.dtype == found[name].dtype and torch.equal(value, found[name]) for name, value in expected.items())
 
 
 def test_the_measurement_on_a_gpu_runs_on_the_cpu(tmp_path):
