@@ -149,7 +149,9 @@ def fit_own(
     epochs = {} if task.epochs is None else {"epochs": task.epochs}
     batch_key = task.batch_key if task.batches() is not None else None
     arguments = arguments | epochs | task.options
-    model = CVQVAE(only_components(task.mdata, _gene_scale(**arguments)), batch_key=batch_key, seed=task.seed, **arguments)
+    cells = only_components(task.mdata, _gene_scale(**arguments))
+    widths = [components_of(task.mdata[name]).shape[1] for name, adata in cells.mod.items() if adata.X is not None]  # of what is computed anew
+    model = CVQVAE(cells, batch_key=batch_key, seed=task.seed, **({"n_components": widths[0]} if widths else {}) | arguments)
     limit = TimeLimit(task.max_seconds)
     model.fit(callbacks=[limit], progress=False)
     first, second, *_ = model.modalities
