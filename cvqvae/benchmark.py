@@ -17,14 +17,12 @@ from fastcore.basics import patch
 from mudata import MuData
 
 from .alignment import sampled_rows
-from .baselines import METHODS, OWN, Result, fit_method, lacks_components
+from .baselines import METHODS, OWN, Result, add_components, fit_method
 from .cells import DataError
 from .files import remove_parts, write_atomically
 from .ground_truth import Truth
 from .kept import Plan, cells_hash, load_result, save_result, truth_hash
 from .metrics import ADDED, score_view, with_shared_score
-from .preprocessing import preprocess
-from .presets import PRESETS
 from .workers import Failed, reason_of, run_jobs
 
 # %% ../nbs/08_benchmark.ipynb #3a3320bb
@@ -93,8 +91,7 @@ def run_benchmark(
     """
     names, plan = _checked(methods, seeds, peer_seeds), Plan(**plan)
     jobs = [(name, seed) for name in names for seed in _seeds_of(name, list(seeds), peer_seeds)]
-    if lacks_components(mdata):
-        preprocess(mdata, batch_key=plan.batch_key, **PRESETS["default"].preprocessing)
+    add_components(mdata, plan.batch_key)
     scored = sampled_rows(mdata.n_obs, plan.max_scored)
     if len(scored) < mdata.n_obs:
         report(f"{len(scored):,} of {mdata.n_obs:,} cells are scored, drawn at random")

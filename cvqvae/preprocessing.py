@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMPONENTS', 'MARK', 'further_slot', 'fingerprint', 'recognised', 'preprocess', 'components_of', 'further_of',
-           'set_components_aside']
+           'gene_scale_of', 'set_components_aside']
 
 # %% ../nbs/01_preprocessing.ipynb #af65e34b
 import warnings
@@ -78,6 +78,7 @@ def preprocess(
     batch_key: str | None = None,  # column of `obs` for batch-aware gene selection
     drop_depth_components: bool = False,  # leave out LSI components that follow the depth
     n_further: int = 0,  # components behind these, which encoders read; fewer, without a warning, where there are not so many
+    gene_scale: str = "std",  # what a gene of RNA is divided by: "std", its standard deviation; "trend", the one that its mean lets expect
     seed: int = 0,  # of the random start of LSI
     recompute: bool = False,  # replace components that the caller computed
 ) -> dict[str, Components]:  # fitted transform per modality that was computed here
@@ -87,7 +88,8 @@ def preprocess(
     `obsm["X_pca_further"]` or `obsm["X_lsi_further"]` (float32 [n, m], where asked) and `uns["cvqvae_preprocessing"]` of each modality.
     Raises `DataError` where counts are no counts or do not vary, or given components are unusable; then nothing is set.
     """
-    options = {"rna": {"n_top_genes": n_top_genes, "target_sum": target_sum}, "atac": {"drop_depth_components": drop_depth_components}, "protein": {}}
+    options = {"rna": {"n_top_genes": n_top_genes, "target_sum": target_sum, "gene_scale": gene_scale}}
+    options["atac"] = {"drop_depth_components": drop_depth_components}
     kinds = {name: modality_kind(adata, name) for name, adata in mdata.mod.items()}
     labels = batch_labels(mdata, batch_key) if batch_key else None
     batches = {name: None if labels is None else labels.reindex(adata.obs_names) for name, adata in mdata.mod.items()}
@@ -133,7 +135,8 @@ def _write(adata: AnnData, transform: Components, components: np.ndarray, n_comp
     if transform.fitted is not None:  # a view of the same array, as the components are
         adata.obsm[behind] = transform.fitted[:, components.shape[1] :]
     fingerprints = {slot: fingerprint(adata.obsm[slot]) for slot in (transform.slot, behind) if slot in adata.obsm}
-    adata.uns[MARK] = {"kind": transform.kind, "n_components": n_components, "seed": seed, "fingerprints": fingerprints}
+    scale = {"gene_scale": transform.gene_scale} if isinstance(transform, RNAComponents) else {}
+    adata.uns[MARK] = {"kind": transform.kind, "n_components": n_components, "seed": seed, "fingerprints": fingerprints} | scale
 
 # %% ../nbs/01_preprocessing.ipynb #7006d4a0
 def components_of(
@@ -154,6 +157,15 @@ def further_of(
     'The components behind them, in `obsm["X_pca_further"]` or `obsm["X_lsi_further"]`.'
     slot = further_slot(modality_kind(adata, name))
     return check_components(adata.obsm[slot], name, slot) if slot in adata.obsm else np.empty((adata.n_obs, 0), np.float32)
+
+# %% ../nbs/01_preprocessing.ipynb #73aea1c1
+def gene_scale_of(
+    adata: AnnData,  # one modality
+) -> str | None:  # in `GENE_SCALES`; None where the components are not of RNA, or not of `preprocess`
+    "How genes were scaled before the PCA that made the components which are there."
+    mark = adata.uns.get(MARK)
+    known = isinstance(mark, Mapping) and mark.get("kind") == "rna" and RNAComponents.slot in adata.obsm
+    return mark.get("gene_scale", "std") if known and _is_ours(adata, RNAComponents.slot) else None
 
 # %% ../nbs/01_preprocessing.ipynb #e7a92431
 def set_components_aside(

@@ -13,6 +13,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from .components import GENE_SCALES
 from .configuration import VARIANTS, ModelConfig
 from .training import TrainingConfig
 
@@ -43,16 +44,16 @@ SCHEDULE = {"epochs": 60, "batch_size": 256, "learning_rate": 3e-3, "weight_deca
 
 PRESETS = {
     "paper": Preset({"n_components": 50}),
-    "default": Preset({"n_components": 50, "n_further": 140}, NETWORKS | LOSSES | CODES, SCHEDULE),
+    "default": Preset({"n_components": 50, "n_further": 140, "gene_scale": "trend"}, NETWORKS | LOSSES | CODES, SCHEDULE),
 }
 
 # %% ../nbs/05_presets.ipynb #25065d2b
 FIXED = {"n_inputs", "n_outputs", "n_batches", "lambda_modality"}  # follow from the data
-PREPROCESSING = ("n_components", "n_further", "n_top_genes", "target_sum", "drop_depth_components")
+PREPROCESSING = ("n_components", "n_further", "n_top_genes", "target_sum", "gene_scale", "drop_depth_components")
 
 
 _DEFAULTS = {f.name: f.default for kind in (ModelConfig, TrainingConfig) for f in fields(kind) if f.default is not MISSING}
-_DEFAULTS |= {"n_components": 50, "n_further": 0, "n_top_genes": 2000, "target_sum": None, "drop_depth_components": False}
+_DEFAULTS |= {"n_components": 50, "n_further": 0, "n_top_genes": 2000, "target_sum": None, "gene_scale": "std", "drop_depth_components": False}
 _LEAST = {"n_components": 1, "n_top_genes": 1, "n_latent": 1, "n_codes": 1, "epochs": 1, "batch_size": 2, "schedule_epochs": 1}
 _WIDTHS, _OPTIONAL = ("hidden", "decoder_hidden", "joint_hidden"), {"patience": Integral, "gradient_clip": Real}
 
@@ -71,6 +72,8 @@ def check_setting(
             raise ValueError(f"{name}={value!r} must be a whole number, at least {_LEAST.get(name, 0)}" + (f", at most {most}" if name == "seed" else ""))
     if isinstance(default, float) and not (isinstance(value, Real) and 0 <= value < math.inf):
         raise ValueError(f"{name}={value!r} must be a finite number, at least 0")
+    if name == "gene_scale" and value not in GENE_SCALES:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, GENE_SCALES))}")
     if name in _WIDTHS and value != default and not _are_widths(value):
         raise ValueError(f"{name}={value!r} must be the widths of layers, whole numbers such as (256,) or (1024, 512)")
     if name in _OPTIONAL and value is not None and (isinstance(value, bool) or not isinstance(value, _OPTIONAL[name]) or not 0 < value < math.inf):

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from cvqvae import benchmark, kept, peers
-from cvqvae.baselines import METHODS, OWN, Result, TimeLimit, fit_method, list_methods, lacks_components, measured
+from cvqvae.baselines import METHODS, OWN, Result, TimeLimit, fit_method, list_methods, lacks_components, measured, only_components
 from cvqvae.benchmark import attempt, kept_results, run_benchmark, with_shared
 from cvqvae.kept import Plan, cells_hash, load_result, save_result
 from cvqvae.cells import DataError, counts_of
@@ -102,6 +102,21 @@ def test_methods_read_the_components_that_are_there(cells):
     assert fit_method("raw", changed).embeddings["joint"].shape[1] == 5 + 12
     history = fit_method("cvqvae-paper", changed, epochs=1, **QUICK).tables["history"]
     assert len(history) == 1 and changed["rna"].obsm["X_pca"].shape[1] == 5
+
+
+def test_a_preset_that_scales_genes_another_way_reduces_them_itself(cells):
+    "And only then: others, and components that somebody brought, stay."
+    before = {name: adata.obsm.copy() for name, adata in cells.mod.items()}
+    found = fit_method("cvqvae", cells, epochs=1, **QUICK).embeddings
+    anew = simulate(n_cells=160, n_genes=300, n_peaks=600)
+    anew["atac"].obsm["X_lsi"] = cells["atac"].obsm["X_lsi"]
+    model = CVQVAE(anew, n_components=12, epochs=1, seed=0, **QUICK).fit(progress=False)
+    assert anew["rna"].obsm["X_pca"].shape == (160, 12) and not np.allclose(anew["rna"].obsm["X_pca"], cells["rna"].obsm["X_pca"], atol=0.1)
+    assert np.allclose(found["joint"], model.latents()["joint"].z.numpy(), atol=1e-5)
+    assert all(np.array_equal(cells[name].obsm[slot], values) for name, slots in before.items() for slot, values in slots.items())
+    kept = fit_method("cvqvae", cells, epochs=1, gene_scale="std", **QUICK).embeddings["joint"]
+    light = CVQVAE(only_components(cells), epochs=1, seed=0, **QUICK).fit(progress=False)
+    assert np.allclose(kept, light.latents()["joint"].z.numpy(), atol=1e-5) and not np.allclose(kept, found["joint"], atol=1e-2)
 
 
 def test_labels_are_never_read(cells):

@@ -21,9 +21,9 @@ from cvqvae.components import ProteinComponents, RNAComponents
 from cvqvae.ground_truth import cell_cycle_scores
 from cvqvae.integration import CVQVAE
 from cvqvae.lsi import ATACComponents, depth_correlation
-from cvqvae.normalisation import centred_log_ratio, inverse_frequency, tf_idf
+from cvqvae.normalisation import centred_log_ratio, expected_spread, inverse_frequency, tf_idf
 from cvqvae.parameters import Parameters, load_cells
-from cvqvae.preprocessing import COMPONENTS, MARK, components_of, further_of, preprocess
+from cvqvae.preprocessing import COMPONENTS, MARK, components_of, further_of, gene_scale_of, preprocess
 from cvqvae.simulation import simulate
 
 FORMS = {
@@ -108,6 +108,45 @@ def test_state_round_trip_and_refit_are_exact(fitted):
     again = type(transform).from_state(*transform.state())
     assert np.array_equal(again.transform(adata), transform.transform(adata))
     assert np.array_equal(type(transform)(12).fit(adata).transform(adata), transform.transform(adata))
+
+
+def test_genes_are_divided_by_what_their_mean_lets_expect(rna_atac, tmp_path):
+    rna = rna_atac["rna"]
+    own, trend = RNAComponents(12).fit(rna), RNAComponents(12, gene_scale="trend").fit(rna)
+    values = own.normalise(rna.X, rna.var_names.get_indexer(own.feature_names)).toarray()
+    assert np.allclose(trend.arrays["std"], expected_spread(values.mean(0), values.std(0, ddof=1)), rtol=1e-3)
+    assert np.allclose(own.arrays["std"], values.std(0, ddof=1), rtol=1e-3) and not np.allclose(trend.arrays["std"], own.arrays["std"], rtol=0.05)
+    arrays, meta = trend.state()
+    again = RNAComponents.from_state(arrays, meta)
+    assert again.gene_scale == "trend" and np.array_equal(again.transform(rna), trend.transform(rna))
+    assert np.array_equal(again.fit(rna).arrays["std"], trend.arrays["std"])  # fitted anew, it scales the same way
+    assert RNAComponents.from_state(arrays, {key: value for key, value in meta.items() if key != "gene_scale"}).gene_scale == "std"  # a model of before
+    rna.write(tmp_path / "rna.h5ad")
+    stored = open_modalities(tmp_path / "rna.h5ad")["X"]
+    assert np.allclose(RNAComponents(12, gene_scale="trend").fit_transform(stored), trend.transform(rna), atol=1e-3)
+
+
+def test_few_genes_keep_their_own_scale(rna_atac):
+    few = rna_atac["rna"][:, :40].copy()
+    own, trend = RNAComponents(5).fit(few), RNAComponents(5, gene_scale="trend").fit(few)
+    assert np.array_equal(own.arrays["std"], trend.arrays["std"])
+
+
+def test_a_gene_that_varies_more_than_its_mean_lets_expect_counts_for_more():
+    random = np.random.default_rng(0)
+    means = random.uniform(0.3, 3, 200)
+    counts = random.poisson(means, (400, 200))
+    counts[:, 7] = random.poisson(np.where(np.arange(400) < 200, 0.1, 2 * means[7]))  # a marker of half of the cells
+    adata = AnnData(sp.csr_matrix(counts, dtype=np.float32))
+    first = {scale: RNAComponents(5, gene_scale=scale).fit(adata).arrays["loadings"][0] for scale in ("std", "trend")}
+    assert abs(first["trend"][7]) > max(2 * abs(first["std"][7]), 0.5)
+
+
+@pytest.mark.parametrize("preset, scale", [("default", "trend"), ("paper", "std")])
+def test_presets_scale_genes_their_way(preset, scale):
+    mdata = simulate(n_cells=120, n_genes=200, n_peaks=300)
+    model = CVQVAE(mdata, preset=preset, n_components=5)
+    assert (model.transforms["rna"].gene_scale, gene_scale_of(mdata["rna"])) == (scale, scale)
 
 
 def test_further_components_stand_behind_the_leading_ones_and_do_not_move_them(fitted):
