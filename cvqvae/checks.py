@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DataError', 'counts_of', 'check_sparse', 'check_modality', 'check_modalities', 'check_components', 'check_groups',
-           'whole_numbers', 'in_order', 'cells_per_group']
+           'whole_numbers', 'alike', 'in_order', 'cells_per_group']
 
 # %% ../nbs/00_checks.ipynb #3a31ed88
 import re
@@ -191,6 +191,15 @@ def whole_numbers(
     if not len(known) or not all(isinstance(value, float | np.floating) and float(value).is_integer() for value in known):
         return groups
     return groups.astype(object).where(groups.isna(), groups.astype(float).fillna(0).astype(int))
+
+
+def alike(
+    first: pd.Series,  # what one table says of some cells, none missing [n]
+    second: pd.Series,  # what another says of the same cells, none missing [n]
+) -> np.ndarray:  # bool [n]
+    "Where two columns say the same; a number and its text do."
+    same = first.astype(object).to_numpy() == second.astype(object).to_numpy()
+    return same if same.all() else same | (whole_numbers(first).astype(str).to_numpy() == whole_numbers(second).astype(str).to_numpy())
 
 
 def in_order(

@@ -9,6 +9,7 @@ from itertools import combinations
 
 import matplotlib.pyplot as plt
 import mudata
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -252,6 +253,7 @@ def test_the_command_trains_on_a_mosaic(cells, tmp_path, capsys):
     for name, rows in {"rna": slice(0, 220), "atac": slice(120, 300)}.items():
         part = cells[name][rows].copy()
         part.obs = cells.obs.loc[part.obs_names, ["batch", "cell_type"]]
+        part.obs["doublet"] = (part.obs["batch"] == cells.obs["batch"].iloc[0]).astype(bool if name == "rna" else int)  # no file holds both in one column
         part.write(tmp_path / f"{name}.h5ad")
     files, run = [f"--{name}={tmp_path / name}.h5ad" for name in ("rna", "atac")], tmp_path / "run"
     flags = ["--batch", "batch", "--labels", "cell_type", "--epochs", "1", "--components", "10", "--unpaired", "keep"]
@@ -260,6 +262,9 @@ def test_the_command_trains_on_a_mosaic(cells, tmp_path, capsys):
     assert whole.n_obs == 300 and np.isfinite(whole.obsm["X_cvqvae"]).all() and whole["rna"].n_obs == 220 and whole.obs["cell_type"].notna().all()
     pairing = {"cells": 300, "with rna and atac": 100, "with rna only": 120, "with atac only": 80}
     assert whole.uns["cvqvae_pairing"] == pairing and "with atac only" in (run / "integrate.html").read_text()
+    assert set(whole.obs["doublet"]) == {0, 1}
+    largest = next(cell for cell in nbformat.read(run / "integrate.ipynb", 4).cells if cell["source"].startswith("by_code"))["outputs"][0]["data"]["text/plain"]
+    assert {line.split()[0].isdigit() for line in largest.splitlines()[1:]} == {True}  # codes are whole numbers, also beside cells that have none
     assert pd.read_csv(run / "scores.csv").query("method == 'cvqvae' and metric == 'foscttm'")["value"].notna().all()
     known = ["--reference", str(run / "integrated.h5mu"), "--labels", "cell_type"]
     for file in files:  # the first hundred cells of the reference have no peaks
@@ -303,6 +308,28 @@ def test_a_column_that_contradicts_itself_is_left_out(cells):
     parts["rna"].obs["plate"] = "p1"
     merged = merged_obs(parts, cells.obs_names)
     assert "lane" not in merged and (merged["plate"] == "p1").all()
+
+
+@pytest.mark.parametrize(
+    "first, second, values",
+    [
+        (pd.Series([True, False]), pd.Series([1, 0]), {0, 1}),
+        (pd.Series([0.0, 1.0]), pd.Series([False, True]), {0, 1}),
+        (pd.Series([1, 2]), pd.Series(["1", "2"], dtype="category"), {"1", "2"}),
+        (pd.Series(["1", "2"]), pd.Series([1.0, 2.0]), {"1", "2"}),
+        (pd.Series([True, False]), pd.array([True, False], dtype="boolean"), {True, False}),
+    ],
+)
+def test_columns_of_two_types_are_merged_into_one_that_a_file_holds(first, second, values, cells, tmp_path):
+    parts = {"rna": cells["rna"][:200].copy(), "atac": cells["atac"][100:].copy()}
+    for part, column in zip(parts.values(), (first, second)):
+        part.obs = pd.DataFrame({"donor": pd.Series(column).take(np.arange(200) % 2).to_numpy()}, index=part.obs_names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        joined = join_modalities(parts)
+    assert set(joined.obs["donor"]) == values and joined.obs["donor"].map(type).nunique() == 1
+    joined.write(tmp_path / "joined.h5mu")
+    assert set(mudata.read(tmp_path / "joined.h5mu").obs["donor"]) == values
 
 
 # three modalities --------------------------------------------------------------------------------------------------------------------
