@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .backed import axis_sums, is_stored
-from .checks import DataError, alike, check_modalities, counts_of
+from .checks import DataError, alike, check_modalities, counts_of, without_advice
 from .names import KINDS, check_names, doubt_pairing, hashtags, is_antibody, is_gene, is_region, spelling_advice
 
 # %% ../nbs/00_cells.ipynb #282dcc82
@@ -85,7 +85,7 @@ def modality_kind(
         return kind
     if "feature_types" not in adata.var:
         raise DataError(f"{name!r} does not say what it measures: set adata.var['feature_types'] = 'Gene Expression' (or 'Peaks', 'Antibody Capture') "
-                        "and write it again; in Python, call declare_kind(adata, 'rna' | 'atac' | 'protein'), or pass kinds= to CVQVAE.")
+                        f"and write it again; in Python, call declare_kind(adata, 'rna' | 'atac' | 'protein'), or pass kinds= to CVQVAE.{without_advice(name)}")
     if adata.var["feature_types"].isna().any():
         raise DataError(f"var['feature_types'] of {name!r} has missing values: fill them, or pass kinds=.")
     kinds = {_kind_key(value) for value in adata.var["feature_types"].unique()}

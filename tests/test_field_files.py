@@ -1,6 +1,7 @@
 """Files as the tools of the field write them: what is in them is read for what it is, or refused with the line that mends it."""
 
 import gzip
+import re
 
 import anndata as ad
 import mudata
@@ -42,6 +43,18 @@ def test_hashtags_alone_are_refused(tmp_path):
     write_10x(tmp_path / "cells.h5", np.ones((4, 4), int), ["ACTB", "CD3E", "HTO1", "HTO2"], ["Gene Expression"] * 2 + ["Antibody Capture"] * 2)
     with pytest.raises(DataError, match="only hashtags, such as 'HTO1'"):
         read_any(tmp_path / "cells.h5")
+
+
+@pytest.mark.parametrize("features, says", [([], "'more' is empty: 4 cells x 0 features"), (["tag_a", "tag_b"], "'more' does not say what it measures")])
+def test_a_modality_of_something_else_can_be_left_out_as_the_error_says(tmp_path, features, says):
+    parts = {"rna": genes("abcd"), "prot": modality("abcd", PANEL), "more": ad.AnnData(np.ones((4, len(features)), "float32"))}
+    parts["more"].obs_names, parts["more"].var_names = list("abcd"), features
+    mudata.MuData(parts).write(tmp_path / "cells.h5mu")
+    with pytest.raises(DataError, match=says) as refused:
+        read_any(tmp_path / "cells.h5mu")
+    line = re.search(r"write the file without it: (mudata\..*)\.write", str(refused.value))[1]
+    eval(line, {"mudata": mudata, "mdata": mudata.read(tmp_path / "cells.h5mu")}).write(tmp_path / "rest.h5mu")
+    assert list(read_any(tmp_path / "rest.h5mu").mod) == ["rna", "prot"]
 
 
 def test_features_of_another_type_are_told(tmp_path):
