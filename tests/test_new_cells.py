@@ -2,6 +2,7 @@
 
 import gzip
 import tracemalloc
+import re
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -195,6 +196,19 @@ def test_a_mosaic_of_whole_cells_is_the_paired_model(cells):
     kept = CVQVAE(whole, batch_key="batch", unpaired="keep", **SMALL).fit(progress=False)
     paired = CVQVAE(cells.copy(), batch_key="batch", **SMALL).fit(progress=False)
     assert torch.equal(kept.latents()["joint"].z, paired.latents()["joint"].z)
+
+
+def test_a_mosaic_is_handed_on_as_the_error_says(mosaic):
+    model, pieces = mosaic
+    mdata = model.embed(pieces.copy())
+    with pytest.raises(DataError, match="there is no modality 'protein'; the modalities are rna, atac"):
+        to_anndata(mdata, "protein")
+    with pytest.raises(DataError, match="'rna' lacks some of the cells") as refused:
+        to_anndata(mdata, umap=False)
+    line = re.search(r"to_anndata\((mdata.*)\)\. The", str(refused.value))[1]
+    shown = to_anndata(eval(line, {"mdata": mdata}), umap=False)
+    assert shown.obs_names.equals(mdata["rna"].obs_names)
+    assert np.array_equal(shown.obsm["X_cvqvae"], mdata.obsm["X_cvqvae"][mdata.obs_names.get_indexer(shown.obs_names)])
 
 
 def test_cells_without_a_partner_take_part_in_the_training(mosaic, cells):
