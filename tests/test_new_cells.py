@@ -25,7 +25,7 @@ from mudata import MuData
 from scipy.io import mmwrite
 
 from cvqvae import translation
-from cvqvae.apply import map_files, read_for
+from cvqvae.apply import map_files, read_for, translate_files
 from cvqvae.cells import KINDS, DataError
 from cvqvae.command import main
 from cvqvae.datasets import read_any
@@ -685,6 +685,24 @@ def test_components_of_ones_own_are_lined_up_in_a_copy(cells):
         warnings.filterwarnings("ignore", message=".*only if it is on the very same axes")  # what such components are worth is told
         read = model.reader.groups(parts[1])[0][1].inputs[0].numpy()
     assert np.array_equal(parts[1]["rna"].obsm["X_pca"], before) and (before - read).mean() > 0.5
+
+
+@pytest.mark.parametrize("values, says", [(np.nan, "no cell of .* has a value there"), (np.arange(200) / 7, "200 cell types for 200 cells: is it a barcode")])
+def test_a_column_without_types_is_refused_before_any_cell_is_mapped(folder, tmp_path, values, says):
+    reference = mudata.read(folder / "integrated.h5mu")
+    reference.obs["type"] = values
+    reference.write(tmp_path / "reference.h5mu")
+    with pytest.raises(DataError, match=f"--labels type.*{says}"):
+        map_files(folder / "model", {"rna": folder / "rna.h5ad"}, tmp_path / "mapped.h5mu", str(tmp_path / "reference.h5mu"), "type")
+    assert not (tmp_path / "mapped.h5mu").exists()
+
+
+def test_a_modality_is_predicted_by_its_name_its_flag_or_its_kind(folder, cells, tmp_path):
+    renamed = mudata.MuData({"gex": cells["rna"][:100].copy(), "prot": simulate(n_cells=300, kind="protein", seed=0)["protein"][:100].copy()})
+    CVQVAE(renamed, **SMALL | dict(epochs=1)).fit(progress=False).save(tmp_path / "model")
+    for to in ("prot", "adt", "protein"):
+        predicted = translate_files(tmp_path / "model", {"rna": folder / "rna.h5ad"}, to, tmp_path / f"{to}.h5ad")
+        assert predicted.n_vars == renamed["prot"].n_vars
 
 
 def test_translate_writes_features_by_name(folder, fitted, cells):
