@@ -184,13 +184,14 @@ def group_markers(
 
 def best_features(
     markers: list[pd.DataFrame],  # of `group_markers`, the more important first
-    most: int = 200,  # features of all modalities together
+    most: int = 200,  # features of all modalities together; below 0: none
 ) -> dict[str, list[str]]:  # modality -> features, best first
     "The markers worth writing: an equal part for each modality, the best of every group first."
-    table = pd.concat([part.assign(source=i) for i, part in enumerate(markers)], ignore_index=True)
+    found = [part.assign(source=i) for i, part in enumerate(markers)]
+    table = pd.concat([part for part in found if len(part)] or found, ignore_index=True)
     table = table.sort_values(["rank", "source", "specificity"], ascending=[True, True, False], kind="stable")
     lists = {name: part["feature"].drop_duplicates().tolist() for name, part in table.groupby("modality", sort=False)}
-    found, room = {}, most
+    found, room = {}, max(most, 0)
     for left, name in zip(range(len(lists), 0, -1), sorted(lists, key=lambda name: len(lists[name]))):
         found[name] = lists[name][: room // left]
         room -= len(found[name])

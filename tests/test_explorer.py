@@ -246,6 +246,13 @@ def test_a_mosaic_can_be_explored(fitted):
     assert len(table) and table.notna().all(axis=None)
 
 
+def test_more_named_features_than_a_page_holds_leave_no_room_for_markers(fitted):
+    mdata = fitted[1].copy()
+    named = list(mdata["rna"].var_names[:12])
+    content = explorer_content(mdata, "cell_type", features=named, most_features=10)
+    assert [column["label"] for column in content["columns"] if column.get("feature")] == named
+
+
 def test_a_feature_may_be_asked_of_one_modality(fitted):
     mdata = fitted[1].copy()
     gene = mdata["rna"].var_names[0]
