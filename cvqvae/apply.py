@@ -18,6 +18,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .cells import DataError, declare_kind, kinds_of
+from .checks import check_groups
 from .datasets import read_checked, read_modality, read_parts
 from .files import probe_once, write_atomically
 from .integration import CVQVAE
@@ -84,6 +85,9 @@ def read_reference(
         raise DataError(f"{path} has no obsm['X_cvqvae']: give the integrated.h5mu of the run that made the model")
     if labels not in reference.obs:
         raise DataError(f"{path} has no column {labels!r} in obs: {', '.join(map(str, reference.obs.columns))}")
+    if reference.obs[labels].isna().all():
+        raise DataError(f"--labels {labels}: no cell of {path} has a value there, name another column")
+    check_groups(reference.obs[labels], f"--labels {labels}", "cell types")
     return reference, reference.obs[labels]
 
 
@@ -183,7 +187,7 @@ def write_labels(
 def translate_files(
     model: str | Path,  # folder of a saved model
     files: dict[str, str],  # flag -> .h5ad file, of one modality or of several others, or "mudata" -> one file with all
-    to: str,  # modality to predict, as the model calls it, or its flag
+    to: str,  # modality to predict, as the model calls it, or its flag or kind
     out: str | Path,  # .h5ad to be written
     features: list[str] | None = None,  # names or symbols; None: all
 ) -> AnnData:  # what was written
@@ -191,7 +195,7 @@ def translate_files(
     path, fitted = new_file(out, ".h5ad"), CVQVAE.load(model)
     _probe(*files.values())
     names = {kind: name for name, kind in fitted.kinds.items()}
-    target = to if to in fitted.modalities else names.get(KIND_OF_FLAG.get(to, ""), to)
+    target = to if to in fitted.modalities else names.get(KIND_OF_FLAG.get(to, to), to)
     cells = read_for(fitted, files, target)
     predicted = fitted.translate(cells, target, features=features)
     write_atomically(path, predicted.write_h5ad, locks=True)

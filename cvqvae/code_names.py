@@ -116,7 +116,8 @@ def modality_markers(
 ) -> pd.DataFrame:  # rows: modality, then as `marker_table`; no log2_fold_change for peaks
     "The most specific features of every group in every modality; raises `DataError` where fewer than two groups are large enough."
     tables = {name: (_peak_markers if table.uns["kind"] == "atac" else marker_table)(table, groups, least_cells, per_group) for name, table in values.items()}
-    table = pd.concat({name: table.astype({"group": object}) for name, table in tables.items()}, names=["modality"])
+    types = {"group": object} | dict.fromkeys(["share_in", "share_out", "specificity"], float)  # alike, or pandas remarks on a modality without markers
+    table = pd.concat({name: table.astype(types) for name, table in tables.items()}, names=["modality"])
     return table.reset_index("modality").reset_index(drop=True)
 
 

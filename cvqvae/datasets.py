@@ -144,9 +144,11 @@ def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
         warnings.warn(f"Left out: {left.sum():,} features of the type {', '.join(types[left].unique())}, such as {adata.var_names[left][0]!r}.", stacklevel=2)
     present = {name: long for name, long in KINDS.items() if (types == long).any()}
     modalities = {}
-    for name, long in present.items():
-        modalities[name] = adata[:, (types == long).to_numpy()].copy()
-        modalities[name].var_names_make_unique()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique")  # settled here
+        for name, long in present.items():
+            modalities[name] = adata[:, (types == long).to_numpy()].copy()
+            modalities[name].var_names_make_unique()
     return modalities
 
 

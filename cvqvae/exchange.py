@@ -40,8 +40,11 @@ def to_anndata(
     """
     z = embedded(mdata)
     name = modality or next((n for n, a in mdata.mod.items() if modality_kind(a, n) == "rna"), next(iter(mdata.mod)))
-    if name not in mdata.mod or not mdata[name].obs_names.equals(mdata.obs_names):
-        raise DataError(f"modality {name!r} must hold every cell; the modalities are {', '.join(mdata.mod)}")
+    if name not in mdata.mod:
+        raise DataError(f"there is no modality {name!r}; the modalities are {', '.join(mdata.mod)}")
+    if not mdata[name].obs_names.equals(mdata.obs_names):
+        raise DataError(f"{name!r} lacks some of the cells, or has them in another order: give the cells that it has, "
+                        f"to_anndata(mdata[mdata[{name!r}].obs_names].copy()). The embedding of all is mdata.obsm['X_cvqvae'].")
     counts = _counts(mdata[name], name)
     obs = mdata.obs.drop(columns=[c for c in mdata.obs if ":" in c])
     result = AnnData(log_normalised(counts).tocsc(), obs=obs.copy(), var=mdata[name].var.copy(), layers={"counts": counts})

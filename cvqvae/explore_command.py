@@ -81,7 +81,7 @@ def add_explore_command(
     one.add_argument("--out", required=True, metavar="FILE", help="the .html file that is written; must not exist yet")
     one.add_argument("--labels", metavar="COLUMN", help="column of obs with cell types (default: the run's)")
     one.add_argument("--batch", metavar="COLUMN", help="column of obs with batches (default: the run's)")
-    one.add_argument("--features", metavar="NAMES", help="genes, peaks or proteins to write beside the markers, separated by commas")
+    one.add_argument("--features", metavar="NAMES", help="genes, peaks or proteins to write beside the markers, e.g. CD3E,protein:CD4")
     one.add_argument("--most-features", "--most_features", type=int, default=200, metavar="N", help="features in all (default: 200)")
     one.add_argument("--title", metavar="TEXT", help="title of the page (default: the name of the folder or file)")
 

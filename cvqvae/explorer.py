@@ -102,10 +102,11 @@ def predicted_columns(
 
 # %% ../nbs/08_explorer.ipynb #a4b5bf8b
 def _named(cells: Explored, features: Sequence[str]) -> dict[str, list[str]]:
-    "Features by the modalities that have them, asked for by their names or as they are shown."
+    "Features by the modalities that have them, asked for by their names or as they are shown, also with the modality before them: `protein:CD4`."
     known = {name: asked_names(adata.var) for name, adata in cells.modalities.items()}
-    found = {name: list(dict.fromkeys(names[f] for f in features if f in names)) for name, names in known.items()}
-    if unknown := [f for f in features if not any(f in names for names in known.values())]:
+    ways = {name: names | {f"{name}:{called}": feature for called, feature in names.items()} for name, names in known.items()}
+    found = {name: list(dict.fromkeys(names[f] for f in features if f in names)) for name, names in ways.items()}
+    if unknown := [f for f in features if not any(f in names for names in ways.values())]:
         here = ", ".join(f"{str(adata.var_names[0])!r} in {name}" for name, adata in cells.modalities.items())
         meant = meant_by(unknown[0], [name for names in known.values() for name in names])
         raise DataError(f"{len(unknown)} of {len(features)} features are in no modality, such as {unknown[0]!r}; features are called like {here}.{meant}")

@@ -196,10 +196,11 @@ def group_markers(
 
 def best_features(
     markers: list[pd.DataFrame],  # of `group_markers`, the more important first
-    most: int = 200,  # features of all modalities together; below 0 as 0
+    most: int = 200,  # features of all modalities together; below 0: none
 ) -> dict[str, list[str]]:  # modality -> features, best first
     "The markers worth writing: an equal part for each modality, the best of every group first."
-    table = pd.concat([part.assign(source=i) for i, part in enumerate(markers)], ignore_index=True)
+    found = [part.assign(source=i) for i, part in enumerate(markers)]
+    table = pd.concat([part for part in found if len(part)] or found, ignore_index=True)
     table = table.sort_values(["rank", "source", "specificity"], ascending=[True, True, False], kind="stable")
     lists = {name: part["feature"].drop_duplicates().tolist() for name, part in table.groupby("modality", sort=False)}
     found, room = {}, max(most, 0)

@@ -15,8 +15,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import axis_sums
-from .cells import DataError, check_pairing, counts_of, declare_kind, kinds_of, turned_advice, without_hashtags
-from .checks import check_modality
+from .cells import DataError, check_pairing, counts_of, declare_kind, kinds_of, turned_advice, warn_of_droplets, without_hashtags
+from .checks import check_modality, whole_numbers
 from .names import spelling_advice
 
 # %% ../nbs/00_mosaic.ipynb #614e6b5c
@@ -32,8 +32,7 @@ def merged_obs(
 
 def _merged(columns: list[pd.Series], cells: pd.Index) -> pd.Series | None:
     values = pd.Series(np.nan, index=cells, dtype=object)
-    for column in columns:
-        here = column.dropna().astype(object)
+    for here in _comparable([column.dropna().astype(object) for column in columns]):
         known = values[here.index].dropna()
         if (known != here[known.index]).any():
             return None
@@ -41,9 +40,17 @@ def _merged(columns: list[pd.Series], cells: pd.Index) -> pd.Series | None:
     return _typed(values, {column.dtype for column in columns})
 
 
+def _comparable(columns: list[pd.Series]) -> list[pd.Series]:
+    "Texts where one column holds texts, numbers where one holds truth values and another numbers: no file holds both in one column."
+    kinds = {pd.api.types.infer_dtype(column) for column in columns if len(column)}
+    if len(kinds) > 1 and "string" in kinds:
+        return [whole_numbers(column).astype(str).astype(object) for column in columns]
+    return [column.astype(float) for column in columns] if len(kinds) > 1 and "boolean" in kinds else columns
+
+
 def _typed(values: pd.Series, dtypes: set) -> pd.Series:
     "The type that all columns had; truth values with gaps become nullable, as no file holds them otherwise."
-    if dtypes == {np.dtype(bool)} and values.isna().any():
+    if dtypes <= {np.dtype(bool), pd.BooleanDtype()} and values.isna().any():
         return values.astype("boolean")
     kept = len(dtypes) == 1 and isinstance(*dtypes, pd.api.extensions.ExtensionDtype)
     return values.astype(*dtypes) if kept else values.infer_objects()
@@ -81,7 +88,9 @@ def join_modalities(
 def _detected_part(adata: AnnData, name: str, empty: str) -> AnnData:
     check_modality(adata, name)
     counts = counts_of(adata, name)
-    cells = axis_sums(counts, 1) > 0
+    depth = axis_sums(counts, 1)
+    warn_of_droplets(adata, depth, name)
+    cells = depth > 0
     features = axis_sums(counts, 0) > 0 if empty == "drop" else np.ones(adata.n_vars, bool)
     if not cells.any():
         raise DataError(f"{name!r} has no cell with a count: check the filter that made it, or leave this modality out.")

@@ -161,7 +161,7 @@ def read_parameters(
     try:
         values = _PlainLoader(path.read_text(encoding="utf-8")).get_single_data() or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not readable YAML: {error}") from error
+        raise DataError(f"{path} is not readable YAML: {error}{'; save it as UTF-8' if isinstance(error, UnicodeError) else ''}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} must hold lines like `epochs: 20`, got a {type(values).__name__}.")
     if "dask" in values:

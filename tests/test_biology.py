@@ -1,5 +1,7 @@
 """Markers, pseudotime and transferred labels: right on cells whose truth is known, clear where they cannot be had."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -186,3 +188,12 @@ def test_proteins_can_be_asked_for_beside_genes_of_the_same_name(cite):
     assert np.allclose(only.X[:, 0], np.asarray(values["protein"][:, "CD4"].X).ravel())
     with pytest.raises(DataError, match="rna and protein that enough cells show: NOSUCH"):
         asked_features(values, ["CD4", "NOSUCH"])
+
+
+def test_a_modality_without_markers_is_no_remark_of_pandas(mdata):
+    values = feature_values(mdata)
+    values["rna"].X = values["rna"].X * 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*concatenation with empty")
+        table = modality_markers(values, mdata.obs["cell_type"])
+    assert set(table["modality"]) == {"atac"} and "log2_fold_change" in table

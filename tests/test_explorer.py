@@ -20,7 +20,7 @@ from cvqvae.cells import KINDS, DataError
 from cvqvae.code_names import specific_features
 from cvqvae.command import main
 from cvqvae.components import ScaledPCA
-from cvqvae.explorer import explorer_content, explorer_page, export_explorer
+from cvqvae.explorer import _named, explorer_content, explorer_page, export_explorer
 from cvqvae.explorer_data import FeatureReader, explored, feature_values
 from cvqvae.explorer_picture import Colouring, MapFrame, map_picture
 from cvqvae.explorer_widget import explore
@@ -244,6 +244,21 @@ def test_a_mosaic_can_be_explored(fitted):
     assert ((levels == 255) == lacking).all() and lacking.sum() == 50
     table = explore(part, "cell_type", model=model).about("cell_type", part["rna"].obs["cell_type"].mode()[0])["atac from rna"]
     assert len(table) and table.notna().all(axis=None)
+
+
+def test_more_named_features_than_a_page_holds_leave_no_room_for_markers(fitted):
+    mdata = fitted[1].copy()
+    named = list(mdata["rna"].var_names[:12])
+    content = explorer_content(mdata, "cell_type", features=named, most_features=10)
+    assert [column["label"] for column in content["columns"] if column.get("feature")] == named
+
+
+def test_a_feature_may_be_asked_of_one_modality(fitted):
+    mdata = fitted[1].copy()
+    gene = mdata["rna"].var_names[0]
+    assert _named(explored(mdata), [f"rna:{gene}"])["rna"] == [gene]
+    with pytest.raises(DataError, match="'atac:NOGENE'; features are called"):
+        _named(explored(mdata), ["atac:NOGENE"])
 
 
 def test_what_cannot_be_shown_is_said_before_a_file_is_made(fitted, tmp_path):

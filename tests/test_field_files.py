@@ -1,6 +1,7 @@
 """Files as the tools of the field write them: what is in them is read for what it is, or refused with the line that mends it."""
 
 import gzip
+import re
 
 import anndata as ad
 import mudata
@@ -17,6 +18,7 @@ from cvqvae.explorer import explorer_content
 from cvqvae.figures import plot_integration
 from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
+from cvqvae.mosaic import join_modalities
 from cvqvae.parameters import Parameters, columns_of
 from cvqvae.simulation import simulate
 
@@ -43,11 +45,41 @@ def test_hashtags_alone_are_refused(tmp_path):
         read_any(tmp_path / "cells.h5")
 
 
+@pytest.mark.parametrize("features, says", [([], "'more' is empty: 4 cells x 0 features"), (["tag_a", "tag_b"], "'more' does not say what it measures")])
+def test_a_modality_of_something_else_can_be_left_out_as_the_error_says(tmp_path, features, says):
+    parts = {"rna": genes("abcd"), "prot": modality("abcd", PANEL), "more": ad.AnnData(np.ones((4, len(features)), "float32"))}
+    parts["more"].obs_names, parts["more"].var_names = list("abcd"), features
+    mudata.MuData(parts).write(tmp_path / "cells.h5mu")
+    with pytest.raises(DataError, match=says) as refused:
+        read_any(tmp_path / "cells.h5mu")
+    line = re.search(r"write the file without it: (mudata\..*)\.write", str(refused.value))[1]
+    eval(line, {"mudata": mudata, "mdata": mudata.read(tmp_path / "cells.h5mu")}).write(tmp_path / "rest.h5mu")
+    assert list(read_any(tmp_path / "rest.h5mu").mod) == ["rna", "prot"]
+
+
 def test_features_of_another_type_are_told(tmp_path):
     names, types = ["ACTB", "CD3E", "chr1:5-9", "chr1:20-30", "GFP"], ["Gene Expression"] * 2 + ["Peaks"] * 2 + ["Custom"]
     write_10x(tmp_path / "cells.h5", np.ones((4, 5), int), names, types)
     with pytest.warns(UserWarning, match="Left out: 1 features of the type Custom, such as 'GFP'"):
         read_any(tmp_path / "cells.h5")
+
+
+def test_genes_of_one_name_are_settled_without_a_remark(tmp_path, recwarn):
+    write_10x(tmp_path / "cells.h5", np.ones((4, 4), int), ["ACTB", "ACTB", "CD3", "CD4"], ["Gene Expression"] * 2 + ["Antibody Capture"] * 2)
+    assert list(read_any(tmp_path / "cells.h5")["rna"].var_names) == ["ACTB", "ACTB-1"]
+    assert not [one for one in recwarn if "not unique" in str(one.message)]
+
+
+@pytest.mark.parametrize("join", [pair_modalities, join_modalities])
+@pytest.mark.parametrize("genes, said", [(1000, True), (100, False)])
+def test_a_raw_matrix_is_told(join, genes, said, recwarn):
+    rng, names = np.random.default_rng(0), [f"cell{i}" for i in range(50)]
+    rna = np.zeros((50, genes), "float32")
+    rna[:, 0], rna[:10] = 3, rng.poisson(2, (10, genes))  # ten cells and forty droplets
+    cells = modality(names, [f"GENE{i}" for i in range(genes)])
+    cells.X = rna
+    join({"rna": cells, "adt": modality(names, PANEL)}, PROTEINS)
+    assert any("40 of 50 cells of 'rna' have fewer than 10 counts" in str(one.message) for one in recwarn) == said
 
 
 @pytest.mark.parametrize("kinds", [{"rna": "protein", "adt": "atac"}, {"rna": "protein", "adt": "rna"}])
@@ -156,6 +188,12 @@ def with_columns(tmp_path, joint, **own):
 def test_a_joint_clustering_is_not_that_of_one_modality(tmp_path, backed):
     path = with_columns(tmp_path, {"leiden": ["joint0", "joint1"]}, rna=["rna0"])
     assert set(read_any(path, backed=backed).obs["leiden"]) == {"joint0", "joint1"}
+
+
+def test_a_number_and_its_text_are_one_donor(tmp_path):
+    path = with_columns(tmp_path, {}, rna=[1, 2], atac=["1", "2"])
+    assert columns_of(Parameters(mudata=str(path), batch="leiden"), mdata := read_any(path))["batch"] == "leiden"
+    assert set(mdata.obs["leiden"]) == {1, 2}
 
 
 @pytest.mark.parametrize("backed", [False, True])

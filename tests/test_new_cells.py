@@ -2,6 +2,7 @@
 
 import gzip
 import tracemalloc
+import re
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from itertools import combinations
 
 import matplotlib.pyplot as plt
 import mudata
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +25,7 @@ from mudata import MuData
 from scipy.io import mmwrite
 
 from cvqvae import translation
-from cvqvae.apply import map_files, read_for
+from cvqvae.apply import map_files, read_for, translate_files
 from cvqvae.cells import KINDS, DataError
 from cvqvae.command import main
 from cvqvae.datasets import read_any
@@ -196,6 +198,19 @@ def test_a_mosaic_of_whole_cells_is_the_paired_model(cells):
     assert torch.equal(kept.latents()["joint"].z, paired.latents()["joint"].z)
 
 
+def test_a_mosaic_is_handed_on_as_the_error_says(mosaic):
+    model, pieces = mosaic
+    mdata = model.embed(pieces.copy())
+    with pytest.raises(DataError, match="there is no modality 'protein'; the modalities are rna, atac"):
+        to_anndata(mdata, "protein")
+    with pytest.raises(DataError, match="'rna' lacks some of the cells") as refused:
+        to_anndata(mdata, umap=False)
+    line = re.search(r"to_anndata\((mdata.*)\)\. The", str(refused.value))[1]
+    shown = to_anndata(eval(line, {"mdata": mdata}), umap=False)
+    assert shown.obs_names.equals(mdata["rna"].obs_names)
+    assert np.array_equal(shown.obsm["X_cvqvae"], mdata.obsm["X_cvqvae"][mdata.obs_names.get_indexer(shown.obs_names)])
+
+
 def test_cells_without_a_partner_take_part_in_the_training(mosaic, cells):
     model, pieces = mosaic
     complete = pieces[(presence(pieces) >= 0).all(1)].copy()
@@ -252,6 +267,7 @@ def test_the_command_trains_on_a_mosaic(cells, tmp_path, capsys):
     for name, rows in {"rna": slice(0, 220), "atac": slice(120, 300)}.items():
         part = cells[name][rows].copy()
         part.obs = cells.obs.loc[part.obs_names, ["batch", "cell_type"]]
+        part.obs["doublet"] = (part.obs["batch"] == cells.obs["batch"].iloc[0]).astype(bool if name == "rna" else int)  # no file holds both in one column
         part.write(tmp_path / f"{name}.h5ad")
     files, run = [f"--{name}={tmp_path / name}.h5ad" for name in ("rna", "atac")], tmp_path / "run"
     flags = ["--batch", "batch", "--labels", "cell_type", "--epochs", "1", "--components", "10", "--unpaired", "keep"]
@@ -260,6 +276,9 @@ def test_the_command_trains_on_a_mosaic(cells, tmp_path, capsys):
     assert whole.n_obs == 300 and np.isfinite(whole.obsm["X_cvqvae"]).all() and whole["rna"].n_obs == 220 and whole.obs["cell_type"].notna().all()
     pairing = {"cells": 300, "with rna and atac": 100, "with rna only": 120, "with atac only": 80}
     assert whole.uns["cvqvae_pairing"] == pairing and "with atac only" in (run / "integrate.html").read_text()
+    assert set(whole.obs["doublet"]) == {0, 1}
+    largest = next(cell for cell in nbformat.read(run / "integrate.ipynb", 4).cells if cell["source"].startswith("by_code"))["outputs"][0]["data"]["text/plain"]
+    assert {line.split()[0].isdigit() for line in largest.splitlines()[1:]} == {True}  # codes are whole numbers, also beside cells that have none
     assert pd.read_csv(run / "scores.csv").query("method == 'cvqvae' and metric == 'foscttm'")["value"].notna().all()
     known = ["--reference", str(run / "integrated.h5mu"), "--labels", "cell_type"]
     for file in files:  # the first hundred cells of the reference have no peaks
@@ -305,6 +324,28 @@ def test_a_column_that_contradicts_itself_is_left_out(cells):
     parts["rna"].obs["plate"] = "p1"
     merged = merged_obs(parts, cells.obs_names)
     assert "lane" not in merged and (merged["plate"] == "p1").all()
+
+
+@pytest.mark.parametrize(
+    "first, second, values",
+    [
+        (pd.Series([True, False]), pd.Series([1, 0]), {0, 1}),
+        (pd.Series([0.0, 1.0]), pd.Series([False, True]), {0, 1}),
+        (pd.Series([1, 2]), pd.Series(["1", "2"], dtype="category"), {"1", "2"}),
+        (pd.Series(["1", "2"]), pd.Series([1.0, 2.0]), {"1", "2"}),
+        (pd.Series([True, False]), pd.array([True, False], dtype="boolean"), {True, False}),
+    ],
+)
+def test_columns_of_two_types_are_merged_into_one_that_a_file_holds(first, second, values, cells, tmp_path):
+    parts = {"rna": cells["rna"][:200].copy(), "atac": cells["atac"][100:].copy()}
+    for part, column in zip(parts.values(), (first, second)):
+        part.obs = pd.DataFrame({"donor": pd.Series(column).take(np.arange(200) % 2).to_numpy()}, index=part.obs_names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        joined = join_modalities(parts)
+    assert set(joined.obs["donor"]) == values and joined.obs["donor"].map(type).nunique() == 1
+    joined.write(tmp_path / "joined.h5mu")
+    assert set(mudata.read(tmp_path / "joined.h5mu").obs["donor"]) == values
 
 
 # three modalities --------------------------------------------------------------------------------------------------------------------
@@ -646,6 +687,24 @@ def test_components_of_ones_own_are_lined_up_in_a_copy(cells):
         warnings.filterwarnings("ignore", message=".*only if it is on the very same axes")  # what such components are worth is told
         read = model.reader.groups(parts[1])[0][1].inputs[0].numpy()
     assert np.array_equal(parts[1]["rna"].obsm["X_pca"], before) and (before - read).mean() > 0.5
+
+
+@pytest.mark.parametrize("values, says", [(np.nan, "no cell of .* has a value there"), (np.arange(200) / 7, "200 cell types for 200 cells: is it a barcode")])
+def test_a_column_without_types_is_refused_before_any_cell_is_mapped(folder, tmp_path, values, says):
+    reference = mudata.read(folder / "integrated.h5mu")
+    reference.obs["type"] = values
+    reference.write(tmp_path / "reference.h5mu")
+    with pytest.raises(DataError, match=f"--labels type.*{says}"):
+        map_files(folder / "model", {"rna": folder / "rna.h5ad"}, tmp_path / "mapped.h5mu", str(tmp_path / "reference.h5mu"), "type")
+    assert not (tmp_path / "mapped.h5mu").exists()
+
+
+def test_a_modality_is_predicted_by_its_name_its_flag_or_its_kind(folder, cells, tmp_path):
+    renamed = mudata.MuData({"gex": cells["rna"][:100].copy(), "prot": simulate(n_cells=300, kind="protein", seed=0)["protein"][:100].copy()})
+    CVQVAE(renamed, **SMALL | dict(epochs=1)).fit(progress=False).save(tmp_path / "model")
+    for to in ("prot", "adt", "protein"):
+        predicted = translate_files(tmp_path / "model", {"rna": folder / "rna.h5ad"}, to, tmp_path / f"{to}.h5ad")
+        assert predicted.n_vars == renamed["prot"].n_vars
 
 
 def test_translate_writes_features_by_name(folder, fitted, cells):

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 
 import anndata as ad
 import mudata
@@ -16,7 +17,9 @@ from browser import browser, needs_chromium
 
 from cvqvae import CVQVAE, runs
 from cvqvae.cells import DataError
+from cvqvae.checks import cells_per_group
 from cvqvae.command import command_line, main
+from cvqvae.figures import filled
 from cvqvae.parameters import REPORTS, Parameters, checked, fields_of, read_parameters
 from cvqvae.simulation import simulate
 from cvqvae.tables import as_markdown
@@ -104,6 +107,12 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path, capsys):
 def test_parameter_files_are_checked(tmp_path, text):
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(DataError):
+        read_parameters(tmp_path / "p.yaml")
+
+
+def test_a_parameter_file_of_another_alphabet_says_how_to_save_it(tmp_path):
+    (tmp_path / "p.yaml").write_bytes("rna: Müller.h5ad".encode("latin-1"))
+    with pytest.raises(DataError, match="not readable YAML.*save it as UTF-8"):
         read_parameters(tmp_path / "p.yaml")
 
 
@@ -402,3 +411,14 @@ def test_a_report_warns_in_sentences(name):
     cells = [cell["source"] for cell in nbformat.read(runs.analysis_path(name), 4).cells if cell["cell_type"] == "code"]
     shown = next(number for number, source in enumerate(cells) if "load_cells(parameters" in source)
     assert any("\nwarn_plainly()\n" in source for source in cells[:shown])
+
+
+def test_labels_that_are_truth_values_are_counted_without_a_remark():
+    source = next(cell["source"] for cell in nbformat.read(runs.analysis_path("integrate"), 4).cells if cell["source"].startswith("unknown = "))
+    mdata = simulate(n_cells=60, n_genes=150, n_peaks=100)
+    mdata.obs["doublet"] = np.resize([True, False], mdata.n_obs)
+    known = {"pd": pd, "filled": filled, "cells_per_group": cells_per_group, "mdata": mdata, "columns": {"labels": "doublet", "batch": "batch"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(source, known)
+    assert list(known["types"][:2]) == [True, False]
