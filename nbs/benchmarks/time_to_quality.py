@@ -19,7 +19,7 @@ import torch
 from machine import this_machine
 
 from cvqvae.agreement import set_agreement
-from cvqvae.baselines import fit_method, only_components
+from cvqvae.baselines import COMMON, fit_method, only_components
 from cvqvae.callbacks import Callback
 from cvqvae.component_scale import set_component_scale
 from cvqvae.datasets import read_pair
@@ -61,7 +61,8 @@ def stacked(trainer):
 
 def follow_own(preset, seed, cells, score):
     "Train a preset once and score it on the way."
-    model = CVQVAE(only_components(cells), preset=preset, batch_key="batch", seed=seed)
+    known = only_components(cells, PRESETS[preset].preprocessing.get("gene_scale", "std"))
+    model = CVQVAE(known, preset=preset, batch_key="batch", seed=seed)
     model.fit(callbacks=[ScoreAt(EPOCHS[preset], score)], progress=False)
 
 
@@ -97,7 +98,7 @@ def main():
     warnings.simplefilter("ignore")
     folder = Path(os.environ["CVQVAE_DATA"]) / flags.cells
     cells = read_pair(folder / "rna.h5ad", folder / "atac.h5ad")
-    preprocess(cells, batch_key="batch", **PRESETS["default"].preprocessing)
+    preprocess(cells, batch_key="batch", **COMMON)
     truth = Truth.from_mudata(cells, "batch", "cell_type")
     for seed in map(int, flags.seeds.split(",")):
         for method in flags.methods.split(","):
