@@ -21,11 +21,11 @@ from torch import Tensor
 from .backed import axis_sums, is_stored
 from .cells import DataError, counts_of, modality_kind, pair_modalities
 from .checks import check_modalities
-from .datasets import own_columns
 from .model import Latent
 from .mosaic import join_modalities
 from .names import hashtags
 from .preprocessing import COMPONENTS, MARK
+from .stored import own_tables
 
 # %% ../nbs/05_containers.ipynb #3dcdadfb
 def one_hot(
@@ -66,13 +66,7 @@ def as_mudata(
         found = join_modalities(modalities, kinds, features="keep" if empty == "keep" else "drop")
     else:
         found = pair_modalities(modalities, kinds, empty)
-    return _with_own_tables(found, data) if isinstance(data, MuData) else found
-
-
-def _with_own_tables(found: MuData, given: MuData) -> MuData:
-    own_columns(found, given.obs)
-    found.uns.update({key: value for key, value in given.uns.items() if key != "cvqvae_pairing"})
-    return found
+    return own_tables(found, data.obs, data.uns) if isinstance(data, MuData) else found
 
 
 def _is_paired(mdata: MuData) -> bool:

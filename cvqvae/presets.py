@@ -62,7 +62,7 @@ def check_setting(
     name: str,  # of a setting
     value,  # what the caller gave
 ) -> None:  # raises ValueError
-    "Refuse a number of the wrong type or out of range, by name and before any work."
+    "Refuse a number of the wrong type or out of range, or a choice that there is not, by name and before any work."
     default = _DEFAULTS[name]
     if isinstance(default, bool) != isinstance(value, bool) and isinstance(default, int | float):
         raise ValueError(f"{name}={value!r} must be {'True or False' if isinstance(default, bool) else 'a number'}")
