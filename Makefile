@@ -31,13 +31,14 @@ $(DEV): settings.ini setup.py constraints.txt .ci/environment
 	@.ci/environment $(VENV) $(PYTHON) dev
 	@touch $(STAMP) $@
 
-export: $(DEV) ## write the package from the notebooks
+export: $(DEV) ## write the package, and its type stubs, from the notebooks
 	@nbdev_export
+	@python .ci/stubs.py
 
 clean-notebooks: $(DEV) ## strip what does not belong into git from the notebooks
 	@nbdev_clean
 
-in-sync: $(DEV) ## fail where notebooks, package and README disagree
+in-sync: $(DEV) ## fail where notebooks, package, stubs and README disagree
 	@.ci/in-sync
 
 test-notebooks: $(DEV) ## run every numbered notebook and every tutorial

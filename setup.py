@@ -29,7 +29,7 @@ setup(
     python_requires=f">={settings['min_python']}",
     packages=["cvqvae", "cvqvae.analyses"],
     package_dir={"cvqvae.analyses": "nbs/analyses"},
-    package_data={"cvqvae": ["explorer.html"], "cvqvae.analyses": ["*.ipynb"]},
+    package_data={"cvqvae": ["explorer.html", "py.typed", "*.pyi"], "cvqvae.analyses": ["*.ipynb"]},
     install_requires=settings["requirements"].split(),
     extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "peers", "scale", "dask")},
     entry_points={"console_scripts": settings["console_scripts"].split()},

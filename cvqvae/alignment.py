@@ -126,7 +126,7 @@ def group_codes(
 def label_transfer(
     source: np.ndarray,  # vectors of the labelled modality, float [n, d]
     target: np.ndarray,  # vectors to be labelled, float [n, d], the same cells in the same order
-    labels: np.ndarray,  # cell types, str [n]
+    labels: np.ndarray | pd.Series,  # cell types, str [n]
     n_neighbors: int = 15,  # labelled vectors that vote
     max_cells: int | str | None = "auto",  # cells that are labelled, see `sampled_rows`
     seed: int = 0,  # of the choice of cells

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from mudata import MuData
 
 from .alignment import sampled_rows
-from .baselines import METHODS, OWN, Result, add_components, fit_method
+from .baselines import METHODS, OWN, Method, Result, add_components, fit_method
 from .cells import DataError
 from .files import remove_parts, write_atomically
 from .ground_truth import Truth
@@ -143,7 +143,7 @@ class Comparison:
         self.identity, self.truth_hash = cells_hash(mdata, plan.batch_key), truth_hash(truth)
         remove_parts(folder)
         self.scored_here = bool(ADDED)  # a worker does not know the metrics that were added
-        self.added = {name: method for name, method in METHODS.items() if not method.fit.__module__.startswith("cvqvae.")}
+        self.added: dict[str, Method] = {name: method for name, method in METHODS.items() if not method.fit.__module__.startswith("cvqvae.")}
 
     def stem(self, method: str, seed: int) -> Path:
         "Where a result is kept, without suffix."

@@ -28,6 +28,7 @@ class Components:
 
     kind: str  # "rna", "atac" or "protein"
     slot: str  # where `preprocess` writes the components
+    inverse_transform: Callable[[np.ndarray], np.ndarray]  # components, float [n, k] -> normalised values, float [n, features]; a subclass's
     absent = "average"  # what a feature that is missing in new cells counts as
     rows = 1024  # cells per block
 
@@ -37,9 +38,10 @@ class Components:
         seed: int = 0,  # of the start of LSI; PCA is exact and needs none
         n_further: int = 0,  # m, components behind these, for encoders alone; fewer, without a warning, where there are not so many
     ):
-        self.n_components, self.seed, self.n_further = n_components, seed, n_further
-        self.fitted = None  # what `fit_transform` found, float32 [n, k + m], where there are further ones
-        self.feature_names, self.arrays, self.symbols = pd.Index([]), {}, {}
+        self.n_components, self.seed, self.n_further, self.feature_names = n_components, seed, n_further, pd.Index([])
+        self.fitted: np.ndarray | None = None  # what `fit_transform` found, float32 [n, k + m], where there are further ones
+        self.arrays: dict[str, np.ndarray] = {}
+        self.symbols: dict[str, str] = {}
 
     @property
     def explained_variance_ratio(self) -> np.ndarray:
@@ -288,8 +290,7 @@ class RNAComponents(ScaledPCA):
     def from_state(cls, arrays: dict[str, np.ndarray], meta: dict) -> "RNAComponents":
         transform = super().from_state(arrays, meta)
         transform.target_sum = float(meta.get("target_sum", 1e4))  # what models of format 1 were fitted with
-        transform.share = float(meta.get("share", 0))
-        transform.gene_scale = meta.get("gene_scale", "std")
+        transform.share, transform.gene_scale = float(meta.get("share", 0)), meta.get("gene_scale", "std")
         return transform
 
 # %% ../nbs/01_components.ipynb #cac62bbf

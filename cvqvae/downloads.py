@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,7 +283,7 @@ def _by_hand(
 
 def fetch_all(
     name: str,  # a key of CATALOGUE
-    folders: list[Path] = (),  # data folders searched before anything is downloaded
+    folders: Sequence[Path] = (),  # data folders searched before anything is downloaded
     data_home: str | Path | None = None,  # folder to download into; None: the user's cache
     sha256: dict[str, str] | None = None,  # file name -> checksum
     trust_first_use: bool = False,  # accept, and remember, files whose checksums nobody knows

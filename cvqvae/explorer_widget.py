@@ -19,7 +19,7 @@ from mudata import MuData
 from .cells import DataError
 from .code_names import feature_names
 from .explorer import code_modality, explorer_content, explorer_page
-from .explorer_data import FeatureReader, check_columns, check_roles, explored, group_markers, near_codes, target_sum_of
+from .explorer_data import Explored, FeatureReader, check_columns, check_roles, explored, group_markers, near_codes, target_sum_of
 from .explorer_picture import Colouring, MapFrame, map_picture
 from .figures import umap_coordinates
 from .integration import CVQVAE
@@ -39,13 +39,14 @@ class Explorer:
         seed: int = 0,  # of the UMAP
     ):
         self.mdata, self.model, self.labels_key, self.batch_key = mdata, model, labels_key, batch_key
-        self.cells = explored(mdata)
+        self.cells: Explored = explored(mdata)
         check_columns(self.cells, labels_key, batch_key)
-        self.coordinates = np.asarray(mdata.obsm["X_umap"] if "X_umap" in mdata.obsm else umap_coordinates(self.cells.z, seed))
-        self.groupings = {key: self.cells.obs[key] for key in (labels_key, batch_key) if key}
+        self.coordinates: np.ndarray = np.asarray(mdata.obsm["X_umap"] if "X_umap" in mdata.obsm else umap_coordinates(self.cells.z, seed))
+        self.groupings: dict[str, pd.Series] = {key: self.cells.obs[key] for key in (labels_key, batch_key) if key}
         self.groupings |= {f"code ({name})": values for name, values in self.cells.codes.items()}
-        self.source, self.shown = code_modality(self.cells), {name: shown_names(a.var).to_dict() for name, a in self.cells.modalities.items()}
-        self.asked = {name: asked_names(adata.var) for name, adata in self.cells.modalities.items()}
+        self.source = code_modality(self.cells)
+        self.shown: dict[str, dict[str, str]] = {name: shown_names(adata.var).to_dict() for name, adata in self.cells.modalities.items()}
+        self.asked: dict[str, dict[str, str]] = {name: asked_names(adata.var) for name, adata in self.cells.modalities.items()}
         self.frame, self._markers, self._colourings, self._readers = MapFrame(self.coordinates), {}, {}, {}
 
     def markers(

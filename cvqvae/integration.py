@@ -62,8 +62,9 @@ class CVQVAE:
         Raises `DataError` for unusable input and `TypeError` for an unknown setting.
         """
         self.settings = resolve_preset(preset, variant, **({} if seed is None else {"seed": seed}), **overrides)
-        self.preset_name = preset if isinstance(preset, str) else "custom"
-        self.mdata, self.device, self.unpaired = as_mudata(data, kinds, unpaired=unpaired), choose_device(device), unpaired
+        self.preset_name: str = preset if isinstance(preset, str) else "custom"
+        self.mdata: MuData | None = as_mudata(data, kinds, unpaired=unpaired)
+        self.device, self.unpaired, self.history = choose_device(device), unpaired, pd.DataFrame()
         if unpaired == "keep":
             check_complete(self.mdata)
         kinds = kinds_of(self.mdata.mod)
@@ -71,16 +72,15 @@ class CVQVAE:
         transforms = preprocess(self.mdata, batch_key=batch_key, seed=self.settings.training.get("seed", 0), **self.settings.preprocessing)
         widths, leading = widths_of(self.mdata, self.settings.preprocessing.get("n_further", 0))
         self._build(CellReader(kinds, widths, transforms, batch_key, batches, leading=leading).remember(self.mdata))
-        self.history = pd.DataFrame()
 
     def _configured(self, reader: CellReader) -> ModelConfig:
         n_batches = len(reader.batches) if len(reader.batches) > 1 else 0
         return ModelConfig(reader.widths, n_batches, reader.leading, lambda_modality=(1.0,) * len(reader.widths), **self.settings.model)
 
     def _build(self, reader: CellReader) -> None:
-        self.reader, self.modalities, self.config = reader, list(reader.kinds), self._configured(reader)
-        self.training = TrainingConfig(**self.settings.training)
-        self.module = CrossVQVAE(self.config).to(self.device).eval()
+        self.reader, self.config, self.training = reader, self._configured(reader), TrainingConfig(**self.settings.training)
+        self.modalities: list[str] = list(reader.kinds)
+        self.module: CrossVQVAE = CrossVQVAE(self.config).to(self.device).eval()
 
     def __repr__(self) -> str:
         widths = [f"{k} + {n - k}" if n > k else str(k) for k, n in zip(self.config.n_outputs, self.config.n_inputs)]

@@ -52,6 +52,11 @@ def worth_of_votes(
 class LabelTransfer:
     "Nearest-neighbour labels with calibrated confidence; fitted on a reference, in the manner of scikit-learn."
 
+    classes_: pd.Index  # types of the reference
+    codes_: np.ndarray  # type of each labelled cell, int [n]
+    search_: NearestNeighbors  # among these cells
+    reference_votes_: tuple[np.ndarray, np.ndarray]  # of these cells: log odds, float [n]; whether the label was right, bool [n]
+
     def __init__(
         self,
         n_neighbors: int = 15,  # votes per cell

@@ -108,7 +108,7 @@ def several_types(
 
 def nmi(
     graph: csr_matrix,  # connectivities of the embedding, float [n, n]
-    labels: np.ndarray,  # cell types, str [n]
+    labels: np.ndarray | pd.Series,  # cell types, str [n]
     resolutions: int = 20,  # clusterings tried
     clustering: str = "louvain",  # or "leiden"
     seed: int = 0,  # of the clustering
@@ -153,7 +153,7 @@ def _widths_from_sums(
 # %% ../nbs/06_measures.ipynb #78d4e937
 def label_asw(
     z: np.ndarray,  # embedding, float [n, d]
-    labels: np.ndarray,  # cell types, str [n]
+    labels: np.ndarray | pd.Series,  # cell types, str [n]
     max_cells: int | str | None = "auto",  # cells whose width is computed, see `sampled_rows`; None = all, exact
     seed: int = 0,  # of the choice of cells
 ) -> Estimate:  # 0 to 1
@@ -165,8 +165,8 @@ def label_asw(
 # %% ../nbs/06_measures.ipynb #0796a945
 def batch_asw(
     z: np.ndarray,  # embedding, float [n, d]
-    batch: np.ndarray,  # batches, str [n]
-    labels: np.ndarray,  # cell types, str [n]
+    batch: np.ndarray | pd.Series,  # batches, str [n]
+    labels: np.ndarray | pd.Series,  # cell types, str [n]
     max_cells: int | str | None = "auto",  # cells per type whose width is computed, see `sampled_rows`; None = all
     seed: int = 0,  # of the choice of cells
 ) -> Estimate:  # 1 = batches mixed within every type
@@ -186,7 +186,7 @@ def batch_asw(
 # %% ../nbs/06_measures.ipynb #b01b1d68
 def graph_connectivity(
     graph: csr_matrix,  # connectivities of the embedding, float [n, n]
-    labels: np.ndarray,  # cell types, str [n]
+    labels: np.ndarray | pd.Series,  # cell types, str [n]
 ) -> float:  # 1 = every type is one connected piece
     "Mean share of a cell type's cells that lie in the largest connected piece of its subgraph."
     shares, codes = [], group_codes(labels, graph.shape[0])
@@ -214,7 +214,7 @@ def neighbour_weights(
 # %% ../nbs/06_measures.ipynb #6b1151a2
 def ilisi(
     z: np.ndarray,  # embedding, float [n, d]
-    batch: np.ndarray,  # batches, str [n]
+    batch: np.ndarray | pd.Series,  # batches, str [n]
     max_cells: int | str | None = "auto",  # cells whose neighbourhood is looked at, see `sampled_rows`; None = all
     seed: int = 0,  # of the choice of cells
     perplexity: float = 30,  # neighbours that count, in effect; a third of those there are, where they are fewer

@@ -64,7 +64,7 @@ def _absent_groups(found: dict) -> str:
     return "; ".join(note for group in ("biology", "batch") for value, note in [found[group]] if np.isnan(value))
 
 # %% ../nbs/06_metrics.ipynb #fc5e91cb
-ADDED = {}
+ADDED: dict[str, Callable] = {}
 "Metric -> function of an embedding and its `Rows`, as given to `add_metric`."
 _TAKEN = {"biology", "batch", "score", "op_mean", "score_shared", "foscttm", "label_transfer", "label_transfer_back"}  # other rows of the tables
 

@@ -105,7 +105,7 @@ class CrossVQVAE(nn.Module):
     ):
         super().__init__()
         self.config, self.routes = config, routes_of(config)
-        self.sources = list(dict.fromkeys(source for source, _ in self.routes))
+        self.sources: list[int | str] = list(dict.fromkeys(source for source, _ in self.routes))
         with seeded(config.seed, torch.device("cpu")):
             self._build(config)
         for i in range(len(config.n_inputs)):
@@ -132,7 +132,7 @@ class CrossVQVAE(nn.Module):
         fusions = {"linear": lambda: nn.Linear(len(c.n_inputs) * n_out, n_out)}
         joint = c.hidden if c.joint_hidden is None else c.joint_hidden
         fusions["encoder"] = lambda: FullyConnected(sum(c.n_inputs) + n_batches, joint, n_out, **encoding)
-        self.fusion = fusions[c.fusion]() if c.fusion in fusions else None
+        self.fusion: nn.Module | None = fusions[c.fusion]() if c.fusion in fusions else None
 
     def forward(
         self,

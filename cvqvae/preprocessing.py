@@ -22,7 +22,7 @@ from .lsi import ATACComponents
 from .mosaic import batch_labels
 
 # %% ../nbs/01_preprocessing.ipynb #be668d1b
-COMPONENTS = {"rna": RNAComponents, "atac": ATACComponents, "protein": ProteinComponents}
+COMPONENTS: dict[str, type[Components]] = {"rna": RNAComponents, "atac": ATACComponents, "protein": ProteinComponents}
 MARK = "cvqvae_preprocessing"  # in `uns`: these components are ours
 
 

@@ -99,6 +99,10 @@ class Quantized(NamedTuple):
 class VectorQuantizer(nn.Module):
     "Nearest code, straight-through gradient, codebook by moving averages (paper, section 2 and Appendix A)."
 
+    codebook: Tensor  # float [n_codes, dim]
+    ema_count: Tensor  # vectors per code, float [n_codes]
+    ema_sum: Tensor  # sum of these vectors, float [n_codes, dim]
+
     def __init__(
         self,
         n_codes: int = 2048,  # K, size of the codebook

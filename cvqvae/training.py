@@ -9,7 +9,7 @@ __all__ = ['SCHEDULES', 'TrainingConfig', 'learning_rate_factor', 'Trainer', 'fo
 import math
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +70,7 @@ def _constant(progress: float, epoch: int, config: TrainingConfig) -> float:
     return 1.0
 
 
-SCHEDULES = {"cosine": _cosine, "one-cycle": _one_cycle, "constant": _constant}
+SCHEDULES: dict[str, Callable[[float, int, TrainingConfig], float]] = {"cosine": _cosine, "one-cycle": _one_cycle, "constant": _constant}
 
 
 def learning_rate_factor(
@@ -86,6 +86,14 @@ def learning_rate_factor(
 class Trainer:
     "Trains a `CrossVQVAE` on `CellData`; attributes are the state that callbacks see and checkpoints keep."
 
+    model: CrossVQVAE  # on `device`
+    train_rows: Tensor  # of the data, int64 [n]
+    val_rows: Tensor  # of the data, held out, int64 [m]
+    history: list[dict[str, float]]  # a row per epoch
+    row: dict[str, float]  # the last of these
+    learning_rate: float  # of the step
+    output: Output  # of the last batch
+
     @torch.inference_mode(False)  # whatever the caller has switched off
     def __init__(
         self,
@@ -96,19 +104,19 @@ class Trainer:
         device: str | torch.device | None = None,  # None: chosen by `choose_device`
         others: Sequence[CellData] = (),  # groups of cells that lack a modality
     ):
-        self.others = [group.to(choose_device(device)) for group in others]
+        self.others: list[CellData] = [group.to(choose_device(device)) for group in others]
         self.config, self.device = config, choose_device(device)
         self.model, data = model.to(self.device), data.to(self.device)
         self.train_rows, self.val_rows = _split(len(data), config)
-        self.train_data = data.rows(self.train_rows.to(self.device)) if len(self.val_rows) else data
-        self.val_data = data.rows(self.val_rows.to(self.device)) if len(self.val_rows) else None
+        self.train_data: CellData = data.rows(self.train_rows.to(self.device)) if len(self.val_rows) else data
+        self.val_data: CellData | None = data.rows(self.val_rows.to(self.device)) if len(self.val_rows) else None
         self.epoch, self.step, self.history, self.stopped = 0, 0, [], False
         self.optimizer, self.learning_rate = self._optimizer(), config.learning_rate
-        self.forward = torch.compile(forward_terms, dynamic=False) if config.compile else forward_terms
-        self.recorded = self.device.type == "cuda" and config.cuda_graphs and n_processes() == 1
+        self.forward: Callable = torch.compile(forward_terms, dynamic=False) if config.compile else forward_terms
+        self.recorded: bool = self.device.type == "cuda" and config.cuda_graphs and n_processes() == 1
         step = partial(type(self)._update, weakref.proxy(self))  # a trainer that held itself would keep its cells on the GPU until Python looks for circles
-        self.update = StepRecorder(step, self.model.parameters()) if self.recorded else step
-        self.callbacks = sorted([*standard_callbacks(config), *callbacks], key=lambda c: c.order)
+        self.update: Callable = StepRecorder(step, self.model.parameters()) if self.recorded else step
+        self.callbacks: list[Callback] = sorted([*standard_callbacks(config), *callbacks], key=lambda c: c.order)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         rate = torch.tensor(self.config.learning_rate, device=self.device) if self.device.type == "cuda" else self.config.learning_rate
