@@ -79,7 +79,7 @@ def follow(method, seed, cells, truth, stops, out):
     "Every stop of one method and seed as a line of the file."
     def score(stop, seconds, z):
         found = score_embedding(z, truth, "stacked", resolutions=5, max_cells=5000).set_index("metric")["value"]
-        scores = {name: round(found[name], 4) for name in ("score", "biology", "batch")}
+        scores = {name: round(float(found[name]), 4) for name in ("score", "biology", "batch")}
         row = {"method": method, "seed": seed, "stop": stop, "seconds": round(seconds, 2), **scores, **this_machine()}
         pd.DataFrame([row]).to_csv(out, mode="a", header=not out.exists(), index=False)
         print(method, seed, stop, f"{seconds:.1f} s", scores, flush=True)
