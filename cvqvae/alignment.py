@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.neighbors import KNeighborsClassifier
 
-from .cells import DataError
+from .checks import DataError
 
 # %% ../nbs/06_alignment.ipynb #f7011fe4
 def distance_blocks(

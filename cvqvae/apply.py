@@ -17,8 +17,8 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from .cells import DataError, declare_kind, kinds_of
-from .checks import check_groups
+from .cells import declare_kind, kinds_of
+from .checks import DataError, check_groups
 from .datasets import read_checked, read_modality, read_parts
 from .files import probe_once, write_atomically
 from .integration import CVQVAE

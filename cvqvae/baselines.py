@@ -23,7 +23,8 @@ from mudata import MuData
 from .batches import chosen_threads
 from .callbacks import Callback, StopTraining
 from .canonical import fit_cca
-from .cells import KINDS, DataError, counts_of, modality_kind
+from .cells import KINDS, modality_kind
+from .checks import DataError, counts_of
 from .collapse import collapse_table, unit_table
 from .generative import GENERATIVE
 from .ground_truth import Truth, keeping_numpy_state

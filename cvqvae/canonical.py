@@ -9,7 +9,7 @@ __all__ = ['CanonicalCorrelation', 'fit_cca']
 import numpy as np
 import pandas as pd
 
-from .cells import DataError
+from .checks import DataError
 from .peers import Task
 
 # %% ../nbs/08_canonical.ipynb #cca00006

@@ -17,7 +17,7 @@ from anndata import AnnData
 from fastcore.basics import patch
 
 from .backed import is_stored, room_for, row_blocks
-from .cells import DataError, counts_of
+from .checks import DataError, counts_of
 from .names import matched_names, shown_names
 from .normalisation import centred_log_ratio, expected_spread, log_normalised
 from .streaming import add_moments, covariance, mean_variance, principal_axes, variable_genes

@@ -19,8 +19,8 @@ from mudata import MuData
 from torch import Tensor
 
 from .backed import axis_sums, is_stored
-from .cells import DataError, counts_of, modality_kind, pair_modalities
-from .checks import check_modalities
+from .cells import modality_kind, pair_modalities
+from .checks import DataError, check_modalities, counts_of
 from .model import Latent
 from .mosaic import join_modalities
 from .names import hashtags

@@ -20,8 +20,8 @@ import h5py
 import mudata
 import pandas as pd
 
-from .cells import KINDS, DataError, check_names, counts_of, declare_kind, modality_kind, pair_modalities, shared_cells
-from .checks import check_sparse
+from .cells import KINDS, check_names, declare_kind, modality_kind, pair_modalities, shared_cells
+from .checks import DataError, check_sparse, counts_of
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
 from .names import is_10x_folder, other_format

@@ -19,7 +19,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from mudata import MuData
 
-from .cells import DataError, modality_kind
+from .cells import modality_kind
+from .checks import DataError
 from .code_names import feature_names
 from .explorer_data import (UNITS, Explored, best_features, check_columns, check_roles, explored, feature_values, group_column, group_markers, near_codes,
                                   number_column, obs_columns, packed, placed, target_sum_of)

@@ -24,8 +24,7 @@ from mudata import MuData
 from scanpy.plotting.palettes import default_20, default_28, default_102
 from sklearn.neighbors import NearestNeighbors
 
-from .cells import DataError
-from .checks import check_groups, in_order, whole_numbers
+from .checks import DataError, check_groups, in_order, whole_numbers
 from .compiled import import_umap
 from .files import write_atomically
 from .ground_truth import named_column, raw_stacked

@@ -18,7 +18,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from .cells import DataError, counts_of
+from .checks import DataError, counts_of
 
 # %% ../nbs/08_gene_activity.ipynb #26419ec3
 _PEAK = r"^(?P<chromosome>.+)[:\-_](?P<start>\d+)[\-_](?P<end>\d+)$"

@@ -20,7 +20,8 @@ from torch import Tensor
 from .backed import room_for
 from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
-from .cells import KINDS, DataError, kinds_of, modality_kind
+from .cells import KINDS, kinds_of, modality_kind
+from .checks import DataError
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
@@ -317,13 +318,11 @@ def load(
     "A trained model without its cells, ready to embed and translate others; raises `DataError` for no whole model, `ValueError` for no such device."
     chosen, (arrays, meta) = choose_device(device), load_folder(Path(folder))
     with readable(Path(folder)):
-        model = cls.__new__(cls)
-        model._restore(arrays, meta, chosen)
-    return model
+        return cls.__new__(cls)._restore(arrays, meta, chosen)
 
 
 @patch
-def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.device) -> None:
+def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.device) -> "CVQVAE":
     check_facts(meta)
     self.mdata, self.device, self.preset_name, self.settings = None, device, meta["preset"], Preset(**meta["settings"])
     self.settings.model.update({k: tuple(v) for k, v in self.settings.model.items() if isinstance(v, list)})
@@ -332,6 +331,7 @@ def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.
     self._build(reader)
     self.history = pd.DataFrame(meta["history"])
     load_weights(self.module, arrays)
+    return self
 
 # %% ../nbs/05_integration.ipynb #d477c552
 @patch

@@ -15,7 +15,7 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
-from .cells import DataError
+from .checks import DataError
 from .names import without_type
 
 # %% ../nbs/05_labels.ipynb #99ec8aca

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from fastcore.basics import patch
 
 from .backed import is_stored, row_blocks
-from .cells import DataError
+from .checks import DataError
 from .components import Components, refuse_constant
 from .normalisation import tf_idf
 from .streaming import Kept, Repeated, right_singular_vectors, rounded, transposed_product

@@ -18,7 +18,7 @@ from mudata import MuData
 from sklearn.cluster import KMeans
 
 from .backed import row_blocks
-from .cells import DataError, counts_of
+from .checks import DataError, counts_of
 from .code_names import feature_names, specific_features
 from .containers import storable
 from .ground_truth import named_column

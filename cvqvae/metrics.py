@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .alignment import Estimate, foscttm, label_transfer
-from .cells import DataError
+from .checks import DataError
 from .ground_truth import MetricAbsent, Rows, Truth, raw_joint, raw_stacked, rows_of
 from .measures import batch_asw, cell_cycle, graph_connectivity, ilisi, label_asw, neighbour_graph, nmi, several_types, trajectory
 

@@ -15,8 +15,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import axis_sums
-from .cells import DataError, check_pairing, counts_of, declare_kind, kinds_of, turned_advice, warn_of_droplets, without_hashtags
-from .checks import check_modality, whole_numbers
+from .cells import check_pairing, declare_kind, kinds_of, turned_advice, warn_of_droplets, without_hashtags
+from .checks import DataError, check_modality, counts_of, whole_numbers
 from .names import spelling_advice
 
 # %% ../nbs/00_mosaic.ipynb #614e6b5c

@@ -16,7 +16,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from sklearn.neighbors import NearestNeighbors
 
-from .cells import DataError
+from .checks import DataError
 from .compiled import import_umap
 
 # %% ../nbs/08_partitions.ipynb #ea249014

@@ -22,7 +22,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from .cells import DataError, counts_of, modality_kind
+from .cells import modality_kind
+from .checks import DataError, counts_of
 from .compiled import import_umap
 from .ground_truth import raw_joint
 from .mosaic import batch_labels

@@ -15,8 +15,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import is_stored
-from .cells import DataError, counts_of, modality_kind
-from .checks import check_components
+from .cells import modality_kind
+from .checks import DataError, check_components, counts_of
 from .components import Components, ProteinComponents, RNAComponents
 from .lsi import ATACComponents
 from .mosaic import batch_labels

@@ -21,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from .batches import batches_of, choose_device, epoch_generator
-from .cells import DataError
+from .checks import DataError
 from .gene_activity import gene_activity, read_annotation
 from .ground_truth import find_column
 from .networks import seeded

@@ -16,7 +16,8 @@ from anndata.io import read_elem
 from mudata import MuData
 
 from .backed import axis_sums, open_group, open_modalities, write_stored
-from .cells import DataError, counts_of, declare_kind, kinds_of, pair_modalities, shared_cells
+from .cells import declare_kind, kinds_of, pair_modalities, shared_cells
+from .checks import DataError, counts_of
 from .files import check_file
 
 # %% ../nbs/00_stored.ipynb #88a4c754

@@ -16,7 +16,7 @@ from mudata import MuData
 from torch import Tensor
 
 from .batches import CellData
-from .cells import DataError
+from .checks import DataError
 from .components import Components
 from .model import CrossVQVAE, Latent
 from .mosaic import merged_obs

@@ -122,6 +122,12 @@ def test_imports_point_upward(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_the_error_is_imported_from_its_home(path):
+    elsewhere = [line for line in path.read_text().splitlines() if re.match(r"from \.(?!checks )\w+ import .*\b(DataError|counts_of)\b", line)]
+    assert not elsewhere
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_no_pickle_and_no_star_imports(path):
     text = path.read_text()
     assert not re.search(r"^\s*(import|from)\s+(pickle|joblib|dill|cloudpickle)\b|torch\.(save|load)\(|allow_pickle=True", text, flags=re.M)
