@@ -18,7 +18,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .cells import declare_kind, kinds_of
-from .checks import DataError, check_groups
+from .checks import DataError, check_groups, counted
 from .datasets import read_checked, read_modality, read_parts
 from .files import probe_once, write_atomically
 from .integration import CVQVAE
@@ -250,4 +250,4 @@ def run_apply(
         raise DataError("--features names no feature: leave it out to predict all")
     predicted = translate_files(flags.model, files, flags.to, flags.out, features)
     what = predicted.uns["cvqvae_translation"]["values"]
-    return f"{predicted.n_obs:,} cells, {predicted.n_vars:,} features of {flags.to} predicted ({what}): {flags.out}"
+    return f"{counted(predicted.n_obs, 'cell')}, {counted(predicted.n_vars, 'feature')} of {flags.to} predicted ({what}): {flags.out}"

@@ -71,7 +71,7 @@ def marker_table(
     sizes = pd.Series(named)[groups.notna().to_numpy()].value_counts()
     large = in_order(sizes.index[sizes >= least_cells])
     if len(large) < 2:
-        raise DataError(f"markers need two groups of at least {least_cells} cells; there are {len(large)}")
+        raise DataError(f"markers need two groups of at least {least_cells} cells; found {len(large)}")
     work = AnnData(expression.X, obs=pd.DataFrame({"group": pd.Categorical(named)}, index=expression.obs_names), var=expression.var[[]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -9,7 +9,7 @@ __all__ = ['CanonicalCorrelation', 'fit_cca']
 import numpy as np
 import pandas as pd
 
-from .checks import DataError
+from .checks import DataError, counted
 from .peers import Task
 
 # %% ../nbs/08_canonical.ipynb #cca00006
@@ -80,4 +80,4 @@ def fit_cca(
     if len(blocks) != 2:
         raise DataError(f"canonical correlations are those of two modalities; the cells have {len(blocks)}")
     found = CanonicalCorrelation(**task.options).fit(*blocks, batch)
-    return found.transform(*blocks, batch), f"{len(found.correlations)} canonical correlations, closed form"
+    return found.transform(*blocks, batch), f"{counted(len(found.correlations), 'canonical correlation')}, closed form"

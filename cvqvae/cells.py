@@ -9,6 +9,7 @@ __all__ = ['logger', 'declare_kind', 'modality_kind', 'kinds_of', 'turned_advice
 
 # %% ../nbs/00_cells.ipynb #2bd856ac
 import logging
+import re
 import warnings
 from collections.abc import Mapping
 from itertools import combinations
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .backed import axis_sums, is_stored
-from .checks import DataError, alike, check_modalities, counts_of, without_advice
+from .checks import DataError, alike, check_modalities, counted, counts_of, without_advice
 from .names import KINDS, check_names, doubt_pairing, hashtags, is_antibody, is_gene, is_region, spelling_advice
 
 # %% ../nbs/00_cells.ipynb #282dcc82
@@ -213,13 +214,20 @@ def warn_of_droplets(
                       "(raw_feature_bc_matrix)? Give the filtered one (filtered_feature_bc_matrix), or a file with the cells alone.", stacklevel=4)
 
 
+def _listed(dropped: dict[str, int]) -> str:
+    "What was dropped, by the keys of `cvqvae_pairing`, which have a plural in them."
+    one = lambda what: re.sub(r"\b(cell|feature|hashtag)s\b", r"\1", what)
+    told = {key.replace("_", " "): count for key, count in dropped.items() if count}
+    return ", ".join(counted(count, one(what), what) for what, count in told.items())
+
+
 def _refuse(
     dropped: dict[str, int],  # what -> how many
     empty: str,  # "drop" or "error"
     any_left: bool,  # is a cell left?
 ) -> None:  # raises DataError
     "Raise when empty cells or features are not to be dropped, or nothing is left."
-    found = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in dropped.items() if count)
+    found = _listed(dropped)
     if found and (empty == "error" or not any_left):
         raise DataError(f"Without a single count: {found}. Filter with scanpy.pp.filter_cells / filter_genes(min_counts=1), or pass empty='drop'.")
 
@@ -249,7 +257,7 @@ def without_hashtags(
             continue
         example, advice = adata.var_names[found][0], "they say from which sample a cell is, and are no proteins"
         if found.all() or _on_disk(adata):
-            which = "only hashtags" if found.all() else f"{found.sum()} hashtags"
+            which = "only hashtags" if found.all() else counted(found.sum(), "hashtag")
             raise DataError(f"{name!r} holds {which}, such as {example!r}: {advice}. Write the file with the other antibodies only; the sample is a batch.")
         kept[name], dropped[f"hashtags_{name}"] = adata[:, ~found].copy(), int(found.sum())
     return kept, dropped
@@ -300,8 +308,7 @@ def _report(
     dropped = {key: value for key, value in pairing.items() if value and key != "cells"}
     logger.info("paired %d cells", pairing["cells"])
     if dropped:
-        listed = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in dropped.items())
-        warnings.warn(f"Pairing kept {pairing['cells']:,} cells and dropped: {listed}.", stacklevel=3)
+        warnings.warn(f"Pairing kept {counted(pairing['cells'], 'cell')} and dropped: {_listed(dropped)}.", stacklevel=3)
 
 # %% ../nbs/00_cells.ipynb #bd59a711
 def pair_modalities(

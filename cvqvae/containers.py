@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .backed import axis_sums, is_stored
 from .cells import modality_kind, pair_modalities
-from .checks import DataError, check_modalities, counts_of
+from .checks import DataError, check_modalities, counted, counts_of
 from .model import Latent
 from .mosaic import join_modalities
 from .names import hashtags
@@ -85,9 +85,9 @@ def _warn_of_kept(mdata: MuData, unpaired: str) -> None:
         if (COMPONENTS[kind].slot in adata.obsm and MARK not in adata.uns) or counts is None:
             continue
         tags = hashtags(adata.var_names) if kind == "protein" else np.zeros(0, bool)
-        found += [f"{tags.sum():,} hashtags in {name!r}, such as {adata.var_names[tags][0]!r}"] if tags.any() else []
+        found += [f"{counted(tags.sum(), 'hashtag')} in {name!r}, such as {adata.var_names[tags][0]!r}"] if tags.any() else []
         empty = 0 if is_stored(counts) else int((axis_sums(counts, 1) == 0).sum())  # on disk they are refused where a file is opened
-        found += [f"{empty:,} cells without a count in {name!r}"] if empty else []
+        found += [f"{counted(empty, 'cell')} without a count in {name!r}"] if empty else []
     if found:
         function = "datasets.read_mudata(mdata)" if unpaired == "drop" else "mosaic.join_modalities(dict(mdata.mod))"
         warnings.warn(f"The MuData is taken as it is, with {', '.join(found)}: cvqvae.{function} makes one that has none of them.", stacklevel=4)

@@ -21,7 +21,7 @@ import mudata
 import pandas as pd
 
 from .cells import KINDS, check_names, declare_kind, modality_kind, pair_modalities, shared_cells
-from .checks import DataError, check_sparse, counts_of
+from .checks import DataError, check_sparse, counted, counts_of
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
 from .names import is_10x_folder, other_format
@@ -141,7 +141,8 @@ def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
                         f"{', '.join(map(repr, KINDS.values()))}, one for each feature, and write the file again.")
     types = adata.var["feature_types"].astype(str)
     if (left := ~types.isin(KINDS.values())).any():
-        warnings.warn(f"Left out: {left.sum():,} features of the type {', '.join(types[left].unique())}, such as {adata.var_names[left][0]!r}.", stacklevel=2)
+        what = f"{counted(left.sum(), 'feature')} of the type {', '.join(types[left].unique())}"
+        warnings.warn(f"Left out: {what}, such as {adata.var_names[left][0]!r}.", stacklevel=2)
     present = {name: long for name, long in KINDS.items() if (types == long).any()}
     modalities = {}
     with warnings.catch_warnings():

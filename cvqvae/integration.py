@@ -21,7 +21,7 @@ from .backed import room_for
 from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
 from .cells import KINDS, kinds_of, modality_kind
-from .checks import DataError
+from .checks import DataError, counted
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
@@ -86,9 +86,9 @@ class CVQVAE:
     def __repr__(self) -> str:
         widths = [f"{k} + {n - k}" if n > k else str(k) for k, n in zip(self.config.n_outputs, self.config.n_inputs)]
         parts = ", ".join(f"{name} ({kind}, {k})" for (name, kind), k in zip(self.kinds.items(), widths))
-        state = f"trained for {len(self.history)} epochs" if len(self.history) else "not trained: call fit()"
-        shape = f"{self.config.n_latent} dimensions, {self.config.n_codes} codes"
-        return f"CVQVAE: {parts} -> {shape}\npreset {self.preset_name}, {max(len(self.reader.batches), 1)} batches, on {self.device}; {state}"
+        state = f"trained for {counted(len(self.history), 'epoch')}" if len(self.history) else "not trained: call fit()"
+        shape, n = f"{counted(self.config.n_latent, 'dimension')}, {counted(self.config.n_codes, 'code')}", max(len(self.reader.batches), 1)
+        return f"CVQVAE: {parts} -> {shape}\npreset {self.preset_name}, {counted(n, 'batch', 'batches')}, on {self.device}; {state}"
 
 # %% ../nbs/05_integration.ipynb #e0a47f95
 @patch(as_prop=True)

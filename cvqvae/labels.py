@@ -15,7 +15,7 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
-from .checks import DataError
+from .checks import DataError, counted
 from .names import without_type
 
 # %% ../nbs/05_labels.ipynb #99ec8aca
@@ -88,7 +88,7 @@ def fit(
     labels = pd.Series(np.asarray(labels, dtype=object))
     known = ~without_type(labels)
     if len(labels) != len(z) or known.sum() < 2:
-        raise DataError(f"{known.sum()} labels for {len(z)} reference cells: at least 2 are needed, one per row")
+        raise DataError(f"{counted(known.sum(), 'label')} for {counted(len(z), 'reference cell')}: at least 2 are needed, one per row")
     codes, self.classes_ = pd.factorize(labels[known].astype(str), sort=True)
     self.codes_, k = codes, min(self.n_neighbors, int(known.sum()) - 1)
     self.search_ = NearestNeighbors(n_neighbors=k).fit(np.asarray(z)[known])
@@ -112,7 +112,7 @@ def calibrate(
     labels = pd.Series(np.asarray(labels, dtype=object))
     known = ~without_type(labels)
     if len(labels) != len(z) or not known.any():
-        raise DataError(f"{known.sum()} labels for {len(z)} cells to calibrate with: at least 1 is needed, one per row")
+        raise DataError(f"{counted(known.sum(), 'label')} for {counted(len(z), 'cell')} to calibrate with: at least 1 is needed, one per row")
     distances, neighbors = self.search_.kneighbors(np.asarray(z)[known])
     winners, odds = self._winners(neighbors, distances)
     right, own = self.classes_[winners] == labels[known].astype(str).to_numpy(), self.reference_votes_

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from .checks import counted
+
 # %% ../nbs/05_pairs.ipynb #efde776a
 def pairing_evidence(
     first: np.ndarray,  # components of the first modality, float [n, k1]
@@ -85,7 +87,7 @@ def warn_of_few(
     if n_cells < least_cells:
         found.append(f"{n_cells} cells are learned by heart: scores of them look perfect, and where other cells are placed, or what is predicted of them, "
                      f"says little. {least_cells} are few, too; a training needs hundreds.")
-    found += [f"{name!r} has {n} features: cells that differ in others lie on one another in its embedding, and hardly find their other measurement."
+    found += [f"{name!r} has {counted(n, 'feature')}: cells that differ in others lie on one another in its embedding, and hardly find their other measurement."
               for name, n in n_features.items() if n < least_features]
     for words in found:
         warnings.warn(words, stacklevel=3)

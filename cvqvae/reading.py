@@ -18,7 +18,7 @@ from mudata import MuData
 
 from .batch_offsets import offset_to
 from .batches import CellData
-from .checks import DataError, check_groups, in_order
+from .checks import DataError, check_groups, counted, in_order
 from .components import Components
 from .containers import one_hot
 from .model import CrossVQVAE
@@ -216,7 +216,8 @@ def training_groups(
         raise DataError(f"{n} of the cells that are left have all of {', '.join(self.kinds)}, at least 2 are needed: build a new CVQVAE with more cells")
     if unpaired == "keep" or len(found) == 1:
         return found
-    warnings.warn(f"{sum(map(len, found[1:])):,} cells lack a modality by now and are left out of the training: "
+    n = sum(map(len, found[1:]))
+    warnings.warn(f"{counted(n, 'cell lacks', 'cells lack')} a modality by now and {'is' if n == 1 else 'are'} left out of the training: "
                   "filter all modalities alike, or build a new CVQVAE(mdata, unpaired='keep') to train on them, too.", stacklevel=3)
     return found[:1]
 

@@ -25,7 +25,7 @@ from mudata import MuData
 
 from .callbacks import Callback, watched_loss
 from .cells import kinds_of
-from .checks import DataError
+from .checks import DataError, counted
 from .devices import devices_for
 from .files import check_file, probe_once, remove_parts, write_atomically
 from .integration import CVQVAE
@@ -325,8 +325,8 @@ def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
     mdata = load_cells(parameters, name)
     columns = columns_of(parameters, mdata)
     earlier_model(parameters, mdata) if parameters.model else None
-    counted = ", ".join(f"{a.n_vars:,} {modality} features" for modality, a in mdata.mod.items())
-    print(f"{name_of(parameters)}: {mdata.n_obs:,} cells, {counted}", flush=True)
+    features = ", ".join(counted(a.n_vars, f"{modality} feature") for modality, a in mdata.mod.items())
+    print(f"{name_of(parameters)}: {counted(mdata.n_obs, 'cell')}, {features}", flush=True)
     used = dict.fromkeys(SOURCES) | parameters.given() | source_of(parameters) | columns | {"out": "."}
     used = {key: value for key, value in {"preset": "default", "seed": 0}.items() if name == "integrate"} | used
     identity = fingerprint(mdata)

@@ -60,7 +60,7 @@ def test_a_modality_of_something_else_can_be_left_out_as_the_error_says(tmp_path
 def test_features_of_another_type_are_told(tmp_path):
     names, types = ["ACTB", "CD3E", "chr1:5-9", "chr1:20-30", "GFP"], ["Gene Expression"] * 2 + ["Peaks"] * 2 + ["Custom"]
     write_10x(tmp_path / "cells.h5", np.ones((4, 5), int), names, types)
-    with pytest.warns(UserWarning, match="Left out: 1 features of the type Custom, such as 'GFP'"):
+    with pytest.warns(UserWarning, match="Left out: 1 feature of the type Custom, such as 'GFP'"):
         read_any(tmp_path / "cells.h5")
 
 

@@ -68,7 +68,7 @@ def test_a_chromosome_may_hold_separators_and_large_numbers():
 
 
 @pytest.mark.parametrize("names, reason", [
-    (["chr1-1-2", "peak1", "peak2"], "2 of 3 peaks carry no coordinates"), (["chr1-5-5"], "end before they start"), (["CD34"], "'CD34'"),
+    (["chr1-1-2", "peak1", "peak2"], "2 of 3 peaks carry no coordinates"), (["chr1-5-5"], "1 peak ends before it starts"), (["CD34"], "'CD34'"),
 ])
 def test_names_without_a_place_are_refused(names, reason):
     with pytest.raises(DataError, match=reason):
@@ -172,7 +172,7 @@ def test_a_gene_without_a_name_keeps_its_id(tmp_path):
     ("a.gtf", GTF.replace("10001", "ten"), "line 1 of a.gtf is no GTF: invalid literal"),
     ("a.gtf", GTF + "chr1\tgene\n", "line 2 of a.gtf is no GTF: 2 columns"),
     ("a.gtf", GTF.replace("\t+\t", "\t*\t"), "a strand is"),
-    ("a.gtf", GTF.replace("12000", "9000"), "end before they start, such as chr1:10000-9000"),
+    ("a.gtf", GTF.replace("12000", "9000"), "1 gene ends before it starts, such as chr1:10000-9000"),
     ("a.bed", "chr1\t1\t2\tg\n", "4 columns instead of 6"),
     ("a.gtf.gz", GTF, "cannot read the annotation"),  # named .gz, but plain text
     ("a.csv", GTF, "expected .gtf or .bed"),

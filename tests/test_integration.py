@@ -48,6 +48,13 @@ def contents(adata):
     }  # fmt: skip
 
 
+def test_one_of_something_is_told_as_one(tmp_path):
+    mdata = simulate(n_cells=100, n_genes=300, n_peaks=400)
+    model = CVQVAE(mdata, epochs=1, **SMALL).fit(progress=False)
+    assert "preset default, 1 batch, on cpu; trained for 1 epoch" == repr(model).split("\n")[1]
+    assert "1 epoch, training loss" in (model.save(tmp_path / "model") / "README.md").read_text(encoding="utf-8")
+
+
 def test_only_the_named_slots_change():
     mdata = simulate(n_cells=200, seed=0)
     before = {name: contents(a) for name, a in mdata.mod.items()}

@@ -248,7 +248,7 @@ def test_very_few_cells_or_features_are_told_before_the_training(recwarn):
 
 def test_too_few_pairs_are_refused(cells):
     apart = {"rna": cells["rna"][:100].copy(), "atac": cells["atac"][99:].copy()}
-    with pytest.raises(DataError, match="1 cells have two modalities"):
+    with pytest.raises(DataError, match="1 cell has two modalities"):
         join_modalities(apart)
 
 
@@ -822,7 +822,7 @@ def test_repeated_names_are_told_once(folder, cells, tmp_path, capsys):
     for command, *flags in calls:
         assert main([command, "--rna", str(tmp_path / "rna.h5ad"), *flags]) == 2
         told = capsys.readouterr().err
-        assert told.count("nique") == 1 and "duplicated feature names" in told and "var_names_make_unique(), and write the file again" in told
+        assert told.count("nique") == 1 and "duplicated feature name" in told and "var_names_make_unique(), and write the file again" in told
     assert not list(tmp_path.glob("out*"))
 
 
