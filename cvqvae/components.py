@@ -17,7 +17,7 @@ from anndata import AnnData
 from fastcore.basics import patch
 
 from .backed import is_stored, room_for, row_blocks
-from .checks import DataError, counts_of
+from .checks import DataError, counts_of, refuse_unfitted
 from .names import matched_names, shown_names
 from .normalisation import centred_log_ratio, expected_spread, log_normalised
 from .streaming import add_moments, covariance, mean_variance, principal_axes, variable_genes
@@ -43,7 +43,8 @@ class Components:
 
     @property
     def explained_variance_ratio(self) -> np.ndarray:
-        "Share of the (scaled) variance per component, float [k]."
+        "Share of the (scaled) variance per component, float [k]; raises ValueError before `fit`."
+        self._refuse_unfitted()
         return self.arrays["explained_variance_ratio"]
 
     def _cap(self, limit: int, name: str, complete: bool = False) -> int:
@@ -56,6 +57,7 @@ class Components:
 
     def _axes(self, further: bool) -> np.ndarray:
         "Loadings, with those of the further components where asked, float32 [k or k + m, features]."
+        self._refuse_unfitted()
         more = self.arrays.get("further_loadings", ()) if further else ()
         return np.concatenate([self.arrays["loadings"], more]) if len(more) else self.arrays["loadings"]
 
@@ -80,7 +82,13 @@ class Components:
 
 # %% ../nbs/01_components.ipynb #d2fb2173
 @patch
+def _refuse_unfitted(self: Components) -> None:
+    refuse_unfitted(self.arrays, f"{type(self).__name__} is not fitted yet", "fit(adata)")
+
+
+@patch
 def _positions(self: Components, adata: AnnData) -> np.ndarray:
+    self._refuse_unfitted()
     names, where = matched_names(self.feature_names, adata.var)
     positions = names.get_indexer(self.feature_names)
     missing = (positions < 0).sum()
@@ -150,7 +158,7 @@ def transform(
     adata: AnnData,  # cells with counts, in memory or on disk; features matched by name
     further: bool = False,  # the further components, too
 ) -> np.ndarray:  # float32 [n, k], or [n, k + m]
-    "Components of cells, new or old, with the fitted scaling and loadings."
+    "Components of cells, new or old, with the fitted scaling and loadings; raises ValueError before `fit`."
     return self._components(counts_of(adata), self._positions(adata), further)
 
 
@@ -179,7 +187,7 @@ def _dense(matrix) -> np.ndarray:
 class ScaledPCA(Components):
     "Normalise, scale with clipping, PCA."
 
-    slot, clip = "X_pca", 10.0
+    slot, clip, lost = "X_pca", 10.0, 0  # lost: dimensions that normalised values cannot have
 
     def normalise(self, counts, features: np.ndarray | None = None) -> np.ndarray | sp.csr_matrix:
         "Counts [n, features] to normalised values, of some features (int) or all; a subclass's."
@@ -196,19 +204,16 @@ class ScaledPCA(Components):
         keep, sums = self._choose(counts, batch)
         self.feature_names, positions = names[keep], np.flatnonzero(keep)
         mean, variance = mean_variance(sums[:, keep], counts.shape[0])
-        k = min(self._cap(counts.shape[0] - 1, name), self._cap(self._rank(len(positions)), name, complete=True))
+        k = min(self._cap(counts.shape[0] - 1, name), self._cap(len(positions) - self.lost, name, complete=True))
         refuse_constant(not (variance > 1e-9 * (1 + mean**2)).any(), name)
         std = np.where(variance > 1e-12, self._scale(mean, np.sqrt(variance)), 1)
         self.arrays = {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
         scaled = (self._scaled(part, positions) for _, part in row_blocks(counts, self.rows))
         matrix, centre, _ = covariance(scaled, len(positions))
-        axes, share = principal_axes(matrix, min(k + self.n_further, counts.shape[0] - 1, self._rank(len(positions))))
+        axes, share = principal_axes(matrix, min(k + self.n_further, counts.shape[0] - 1, len(positions) - self.lost))
         self.arrays |= {"centre": centre, "loadings": axes[:k], "explained_variance_ratio": share[:k]}
         self.arrays |= {"further_loadings": axes[k:]} if len(axes) > k else {}
         self.arrays = {key: np.asarray(value, np.float32) for key, value in self.arrays.items()}
-
-    def _rank(self, n_features: int) -> int:
-        return n_features
 
     def _scale(self, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         return std  # what each feature is divided by
@@ -232,7 +237,7 @@ def inverse_transform(
     components: np.ndarray,  # float [n, k]
 ) -> np.ndarray:  # float32 [n, features], in the order of `feature_names`
     "Normalised values that have these components (log1p of counts per target sum, or CLR)."
-    scaled = components @ self.arrays["loadings"] + self.arrays["centre"]
+    scaled = components @ self._axes(False) + self.arrays["centre"]
     return scaled * self.arrays["std"] + self.arrays["mean"]
 
 # %% ../nbs/01_components.ipynb #b6ff3be0
@@ -350,11 +355,7 @@ def _share_of(counts, genes: np.ndarray, most: int = 4096) -> float:
 class ProteinComponents(ScaledPCA):
     "Centred log-ratio per cell, scale, PCA."
 
-    kind = "protein"
+    kind, lost = "protein", 1  # the log-ratios of a cell sum to zero
 
     def normalise(self, counts, features: np.ndarray | None = None) -> np.ndarray:
-        ratios = centred_log_ratio(counts)
-        return ratios if features is None else ratios[:, features]
-
-    def _rank(self, n_features: int) -> int:
-        return n_features - 1  # the log-ratios of a cell sum to zero
+        return centred_log_ratio(counts)[:, slice(None) if features is None else features]

@@ -21,7 +21,7 @@ from .backed import room_for
 from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
 from .cells import KINDS, kinds_of, modality_kind
-from .checks import DataError, counted
+from .checks import DataError, counted, refuse_unfitted
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
@@ -115,8 +115,7 @@ def modality_weights(self: CVQVAE) -> dict[str, float]:
 
     All 1 with `paper`, and where nothing of one follows from the others. Raises ValueError before `fit`.
     """
-    if not len(self.history):
-        raise ValueError("the weights are found in training: call fit() first")
+    refuse_unfitted(len(self.history), "the weights are found in training")
     return {name: float(getattr(self.module, f"modality_weight_{i}")) for i, name in enumerate(self.modalities)}
 
 # %% ../nbs/05_integration.ipynb #854dffa1
@@ -184,8 +183,7 @@ def _encode_block(self: CVQVAE, cells: CellData) -> dict[int | str, Latent]:
 
 @patch
 def _checked(self: CVQVAE, data: MuData | AnnData | None, source: str | None = None) -> MuData:
-    if not len(self.history):
-        raise ValueError("the model is not trained yet: call fit() first")
+    refuse_unfitted(len(self.history), "the model is not trained yet")
     if data is None and self.mdata is None:
         raise ValueError("a loaded model has no cells of its own: give it some")
     data = MuData({source or self._modality_of(data): data}) if isinstance(data, AnnData) else data
@@ -299,7 +297,8 @@ def save(
     folder: str | Path,  # created; holds model.safetensors, model.json and README.md
     overwrite: bool = False,  # replace an existing folder
 ) -> Path:
-    "Write weights, codebooks, preprocessing, settings and a model card; no pickle, and never half a model."
+    "Write weights, codebooks, preprocessing, settings and a model card; no pickle, and never half a model. Raises ValueError before `fit`."
+    refuse_unfitted(len(self.history), "the model is not trained yet")
     arrays, about = self.reader.state()
     arrays |= {f"module.{name}": value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}
     settings = replace(self.settings, training=self.settings.training | {"epochs": self.training.epochs})

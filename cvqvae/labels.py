@@ -15,7 +15,7 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
-from .checks import DataError, counted
+from .checks import DataError, counted, refuse_unfitted
 from .names import without_type
 
 # %% ../nbs/05_labels.ipynb #99ec8aca
@@ -107,8 +107,9 @@ def calibrate(
     labels: pd.Series | np.ndarray,  # their types in the order of z, [m]; cells without one are left out
 ) -> LabelTransfer:
     """Learn the votes' worth again, from these cells and a little from the reference, and from these alone the usual distance: training did not flatter them.
-    Raises `DataError` without a labelled cell, or with another number of labels than cells.
+    Raises `DataError` without a labelled cell, or with another number of labels than cells, and ValueError before `fit`.
     """
+    refuse_unfitted(hasattr(self, "search_"), "LabelTransfer knows no reference yet", "fit(z, labels)")
     labels = pd.Series(np.asarray(labels, dtype=object))
     known = ~without_type(labels)
     if len(labels) != len(z) or not known.any():
@@ -128,7 +129,10 @@ def predict(
     z: np.ndarray,  # embedding of new cells in the same space, float [m, d]; rows with NaN are of cells that were not measured
     index: pd.Index | None = None,  # their names
 ) -> pd.DataFrame:  # label, confidence (0 to 1), distance (1: the limit of novelty), unknown (bool)
-    'Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it. Warns of rows with NaN, which have no label.'
+    """Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it.
+    Warns of rows with NaN, which have no label; raises ValueError before `fit`.
+    """
+    refuse_unfitted(hasattr(self, "search_"), "LabelTransfer knows no reference yet", "fit(z, labels)")
     z = np.asarray(z)
     if not len(z):  # scikit-learn finds neighbours of one cell or more
         return self.predict(np.zeros((1, self.search_.n_features_in_))).iloc[:0].set_axis(pd.RangeIndex(0) if index is None else index)

@@ -160,5 +160,6 @@ def inverse_transform(
     components: np.ndarray,  # float [n, k]
 ) -> np.ndarray:  # float32 [n, peaks], in the order of `feature_names`
     "TF-IDF values predicted from components by least squares, not below 0."
+    self._refuse_unfitted()
     values = components @ self.arrays["decoder"] + self.arrays["intercept"]
     return np.maximum(values, 0, out=values)

@@ -213,7 +213,7 @@ def test_missing_batch_labels_and_unknown_targets_are_refused(fitted):
     broken = simulate(n_cells=60, seed=0)
     broken.obs["batch"] = broken.obs["batch"].astype(object)
     broken.obs.iloc[3, broken.obs.columns.get_loc("batch")] = None
-    with pytest.raises(DataError, match="1 missing values"):
+    with pytest.raises(DataError, match="1 missing value"):
         CVQVAE(broken, batch_key="batch")
 
 
