@@ -130,8 +130,9 @@ def fit(
 ) -> "CVQVAE":
     """Train on the cells given to the constructor, or those that are left of them; sets `history`.
 
-    Calling it again starts afresh; a training that fails changes nothing. Warns where cells seem to be paired wrongly, where cells or features are very few,
-    and where they lack a modality by now, which leaves them out unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
+    Calling it again starts afresh; a training that fails, or that Ctrl-C stops, changes nothing: with a `checkpoint` the next call goes on from it.
+    Warns where cells seem to be paired wrongly, where cells or features are very few, and where they lack a modality by now, which leaves them out
+    unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
     """
     if self.mdata is None:
         raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
