@@ -56,7 +56,7 @@ _LONGEST, _MOST = 1_000_000, 2_000_000  # characters of a line; genes, of which 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     "Number and tab-separated fields of each line that is no comment."
     try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(iter(lambda: file.readline(_LONGEST), ""), 1):
                 if len(line) == _LONGEST:
                     raise DataError(f"line {number} of {path.name} has no end: it is no annotation, or damaged.")

@@ -117,13 +117,20 @@ def interrupted_runs(
     found = []
     for lock in parent.glob(f".*{_MARK}*/{_LOCK}"):
         try:
-            with FileLock(lock, timeout=0):
-                lock.unlink()
+            with FileLock(lock, timeout=0) as held:
+                _unlock(lock.parent, held)
                 name = lock.parent.name[1:].rsplit(_MARK, 1)[0]
                 found.append(lock.parent.replace(_unused(parent / f"{name}-interrupted")))
         except (Timeout, OSError):
             continue
     return found
+
+
+def _unlock(folder: Path, lock: FileLock) -> None:
+    if os.name != "posix":  # Windows removes no open file
+        lock.release()
+    (folder / _LOCK).unlink(missing_ok=True)
+    lock.release()
 
 
 def _busy(
@@ -161,11 +168,6 @@ def _begun(out: Path) -> tuple[Path, FileLock]:
     return (partial if early == _MARK else partial.replace(out.with_name(f".{out.name}{_MARK}{partial.name[-8:]}"))), lock
 
 # %% ../nbs/09_runs.ipynb #201f11f3
-def _unlock(folder: Path, lock: FileLock) -> None:
-    (folder / _LOCK).unlink(missing_ok=True)
-    lock.release()
-
-
 def _renamed(partial: Path, lock: FileLock, target: Path) -> Path:
     "Unlocked when it has its name: what is killed in between is whole, and not a hidden folder that nothing points to."
     if os.name != "posix":  # Windows renames no folder with an open file

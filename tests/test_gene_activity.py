@@ -1,6 +1,9 @@
 """Peaks and genes that overlap, annotations that are damaged, and the two methods that read gene activity."""
 
 import gzip
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -342,3 +345,13 @@ def test_matching_moves_cells_into_the_other_modality():
     assert np.allclose(match_latents(fixed, fixed, n_neighbors=1), fixed)
     moved = match_latents(fixed + 100, fixed, n_neighbors=3)
     assert (moved <= fixed.max(0) + 1e-6).all() and (moved >= fixed.min(0) - 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["genes.bed", "genes.bed.gz"])
+def test_names_beyond_ascii_are_read_as_utf_8_whatever_the_machine_writes(name, tmp_path):
+    text = "chr1\t1000\t1500\tβ-globin\t0\t+\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    program = "import sys; from cvqvae.gene_activity import read_annotation; print(ascii(read_annotation(sys.argv[1])['gene'][0]))"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    found = subprocess.run([sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, env=environment)
+    assert found.stdout.strip() == r"'\u03b2-globin'", found.stderr

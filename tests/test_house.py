@@ -134,6 +134,28 @@ def test_no_pickle_and_no_star_imports(path):
     assert not re.search(r"^from .+ import \*", text, flags=re.M)
 
 
+SCRIPTS = [*sorted((ROOT / ".ci").glob("*.py")), *sorted((ROOT / "nbs" / "benchmarks").glob("*.py")), ROOT / "setup.py"]
+
+
+def without_encoding(text):
+    "Calls that read or write text in the encoding of the machine, which on Windows is not UTF-8."
+    for node in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
+        called, mode = ast.unparse(node.func), " ".join(map(ast.unparse, node.args[1:]))
+        texts = called.endswith((".read_text", ".write_text")) or (called == "open" and not re.search("'[rwax]b", mode)) or (called == "gzip.open" and "t'" in mode)
+        if texts and "encoding" not in {word.arg for word in node.keywords}:
+            yield ast.unparse(node)
+
+
+def test_a_call_without_encoding_is_seen():
+    assert len(list(without_encoding('open(p)\nopen(p, "w")\ngzip.open(p, "rt")\np.read_text()\np.write_text(x)\n'))) == 5
+    assert not list(without_encoding('open(p, "rb+")\nopen(p, "ab" if x else "wb")\ngzip.open(p)\nos.open(p, 0)\nopen(p, encoding="utf-8")\n'))
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda p: p.stem)
+def test_texts_are_read_and_written_as_utf_8(path):
+    assert not list(without_encoding(path.read_text(encoding="utf-8")))
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_the_oldest_python_can_read_it(path):
     oldest = re.search(r"\d+\.(\d+)", settings()["min_python"])
