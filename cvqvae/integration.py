@@ -189,8 +189,7 @@ def _checked(self: CVQVAE, data: MuData | AnnData | None, source: str | None = N
         raise ValueError("a loaded model has no cells of its own: give it some")
     data = MuData({source or self._modality_of(data): data}) if isinstance(data, AnnData) else data
     data = self.mdata if data is None else as_mudata(data, empty="keep", unpaired="keep")
-    if not set(self.modalities) & set(data.mod):
-        raise DataError(f"the model was trained on {', '.join(self.modalities)}; here are {', '.join(data.mod)}: rename a modality")
+    self.reader.refuse_renamed(data)
     return data
 
 # %% ../nbs/05_integration.ipynb #57455f68

@@ -18,6 +18,7 @@ from mudata import MuData
 
 from .batch_offsets import offset_to
 from .batches import CellData
+from .cells import modality_kind
 from .checks import DataError, check_groups, counted, in_order
 from .components import Components
 from .containers import one_hot
@@ -222,6 +223,30 @@ def training_groups(
     return found[:1]
 
 # %% ../nbs/05_reading.ipynb #79eb90b1
+@patch
+def refuse_renamed(
+    self: CellReader,
+    data: MuData,  # cells of any modalities
+) -> None:  # raises DataError
+    "Refuse modalities that the model knows under another name: they would be passed over."
+    other = {name: _kind_told(adata, name) for name, adata in data.mod.items() if name not in self.kinds}
+    meant = {own: name for name, found in other.items() for own, kind in self.kinds.items() if kind == found and own not in data.mod}
+    here = {own: own for own in self.kinds if own in data.mod}
+    if meant or not here:
+        known = " and ".join(own if own == kind else f"{own} ({kind})" for own, kind in self.kinds.items())
+        named = ", ".join(f"{own!r}: mdata[{name!r}]" for own in self.kinds if (name := (here | meant).get(own)))
+        advice = f"call them as the model does, mudata.MuData({{{named}}})" if meant else "give one of those, or say in its var['feature_types'] that it is one"
+        raise DataError(f"the model was trained on {known}; here are {' and '.join(data.mod)}: {advice}")
+
+
+def _kind_told(adata: AnnData, name: str) -> str | None:
+    "What a modality says it is; None where it says nothing that can be understood."
+    try:
+        return modality_kind(adata, name)
+    except DataError:
+        return None
+
+
 @patch
 def match(
     self: CellReader,

@@ -32,6 +32,7 @@ from .integration import CVQVAE
 from .names import is_10x_folder
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
+from .stored import under_names
 
 # %% ../nbs/09_runs.ipynb #ac16849d
 def analysis_path(
@@ -119,8 +120,7 @@ def interrupted_runs(
         try:
             with FileLock(lock, timeout=0) as held:
                 _unlock(lock.parent, held)
-                name = lock.parent.name[1:].rsplit(_MARK, 1)[0]
-                found.append(lock.parent.replace(_unused(parent / f"{name}-interrupted")))
+                found.append(lock.parent.replace(_unused(parent / f"{lock.parent.name[1:].rsplit(_MARK, 1)[0]}-interrupted")))
         except (Timeout, OSError):
             continue
     return found
@@ -177,10 +177,8 @@ def _renamed(partial: Path, lock: FileLock, target: Path) -> Path:
 
 
 def _failed(partial: Path, lock: FileLock, out: Path, error: BaseException) -> Path:
-    try:
+    with suppress(OSError):  # a full disk must not hide what went wrong
         (partial / "error.txt").write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
-    except OSError:
-        pass  # a full disk must not hide what went wrong
     return _renamed(partial, lock, _unused(out.with_name(f"{out.name}-failed")))
 
 
@@ -291,14 +289,17 @@ def run_analysis(
 def earlier_model(
     parameters: Parameters,  # with `model`, the folder of a saved one
     mdata: MuData,  # the cells that are to be placed in its space
-) -> CVQVAE:  # raises DataError where it does not fit the cells, or what else was said
+) -> tuple[CVQVAE, MuData]:  # the cells under its names of modalities; raises DataError where it does not fit them, or what else was said
     "The trained model of an earlier run."
     if said := [f"--{name}" for name in ("preset", "epochs", "components") if getattr(parameters, name) is not None]:
         raise DataError(f"--model and {' and '.join(said)} exclude each other: the model is trained already.")
     model, about = CVQVAE.load(parameters.model), f"--model {parameters.model}"
     if model.kinds != (here := kinds_of(mdata.mod)):
         own, found = (" and ".join(name if name == kind else f"{name} ({kind})" for name, kind in kinds.items()) for kinds in (model.kinds, here))
-        raise DataError(f"{about}: it was trained on {own}, and these cells have {found}. Give the cells of its run, or others that were measured alike.")
+        called = {kind: name for name, kind in here.items()}
+        if sorted(called) != sorted(model.kinds.values()):
+            raise DataError(f"{about}: it was trained on {own}, and these cells have {found}. Give the cells of its run, or others that were measured alike.")
+        mdata = under_names(mdata, {name: called[kind] for name, kind in model.kinds.items()})
     if parameters.batch and model.batch_key not in (None, parameters.batch):
         raise DataError(f"{about}: its batches are in the column {model.batch_key}, not {parameters.batch}: leave out --batch.")
     if model.config.bottleneck != "quantized" or model.transforms.keys() != model.kinds.keys():
@@ -311,7 +312,7 @@ def earlier_model(
                 transform.transform(mdata[name][:1].copy())
     except DataError as error:
         raise DataError(f"{about}: {error}") from error
-    return model
+    return model, mdata
 
 # %% ../nbs/09_runs.ipynb #69d72c03
 def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
@@ -326,7 +327,7 @@ def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
         raise DataError(f"--annotation {parameters.annotation}: no such file. Check the spelling.")
     mdata = load_cells(parameters, name)
     columns = columns_of(parameters, mdata)
-    earlier_model(parameters, mdata) if parameters.model else None
+    mdata = earlier_model(parameters, mdata)[1] if parameters.model else mdata
     features = ", ".join(counted(a.n_vars, f"{modality} feature") for modality, a in mdata.mod.items())
     print(f"{name_of(parameters)}: {counted(mdata.n_obs, 'cell')}, {features}", flush=True)
     used = dict.fromkeys(SOURCES) | parameters.given() | source_of(parameters) | columns | {"out": "."}

@@ -141,7 +141,8 @@ def without_encoding(text):
     "Calls that read or write text in the encoding of the machine, which on Windows is not UTF-8."
     for node in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
         called, mode = ast.unparse(node.func), " ".join(map(ast.unparse, node.args[1:]))
-        texts = called.endswith((".read_text", ".write_text")) or (called == "open" and not re.search("'[rwax]b", mode)) or (called == "gzip.open" and "t'" in mode)
+        opened = (called == "open" and not re.search("'[rwax]b", mode)) or (called == "gzip.open" and "t'" in mode)
+        texts = opened or called.endswith((".read_text", ".write_text"))
         if texts and "encoding" not in {word.arg for word in node.keywords}:
             yield ast.unparse(node)
 

@@ -992,3 +992,14 @@ def test_counts_are_handed_on_however_they_are_kept():
         again = to_anndata(mdata, umap=False)
         assert (again.X != first.X).nnz == 0 and again.layers["counts"].format == "csr"
         np.testing.assert_array_equal(again.obsm["protein_expression"], first.obsm["protein_expression"])
+
+
+@pytest.mark.parametrize("names", [["rna", "peaks"], ["GEX", "atac"], ["GEX", "peaks"]])
+def test_a_modality_under_another_name_is_not_passed_over(fitted, cells, names):
+    "It was, where another one had its right name."
+    called = MuData({name: adata[200:].copy() for name, adata in zip(names, cells.mod.values())})
+    with pytest.raises(DataError, match="call them as the model does") as caught:
+        fitted.embed(called)
+    line = re.search(r"mudata\.MuData\(.*\)", str(caught.value))[0]
+    again = fitted.embed(eval(line, {"mudata": mudata, "mdata": called}))  # what the error says
+    assert list(again.mod) == fitted.modalities and "X_cvqvae" in again.obsm

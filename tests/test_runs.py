@@ -311,6 +311,19 @@ def test_biology_reads_the_space_of_an_earlier_run(run, files, tmp_path):
     assert "column `batch`" in (tmp_path / "read" / "biology.ipynb").read_text()  # as the model was told
 
 
+def test_biology_reads_a_model_that_calls_its_modalities_otherwise(run, files, tmp_path):
+    "The names in an .h5mu, and those that Python was given, are anyone's; the kinds decide."
+    cells = mudata.MuData({"open": ad.read_h5ad(files / "atac.h5ad"), "GEX": ad.read_h5ad(files / "rna.h5ad")})
+    for name, kind in {"open": "Peaks", "GEX": "Gene Expression"}.items():
+        cells[name].var["feature_types"] = kind
+    cells.write(tmp_path / "cells.h5mu")
+    flags = ["--mudata", tmp_path / "cells.h5mu", "--labels", "cell_type", "--root", "HSC", "--model", run / "model"]
+    assert main(["biology", *map(str, flags), "--out", str(tmp_path / "read")]) == 0
+    before, after = (mudata.read_h5mu(folder / "integrated.h5mu") for folder in (run, tmp_path / "read"))
+    assert list(after.mod) == ["rna", "atac"]
+    np.testing.assert_allclose(after[before.obs_names].obsm["X_cvqvae"], before.obsm["X_cvqvae"], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
