@@ -20,7 +20,7 @@ import h5py
 import mudata
 import pandas as pd
 
-from .cells import KINDS, check_names, declare_kind, modality_kind, pair_modalities, shared_cells
+from .cells import KINDS, STACKED, check_names, declare_kind, modality_kind, pair_modalities, shared_cells
 from .checks import DataError, check_sparse, counted, counts_of
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
@@ -138,7 +138,7 @@ def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
     "The kinds of feature of one matrix, by name."
     if "feature_types" not in adata.var:
         raise DataError("var['feature_types'] is missing: this matrix does not say which features are genes, peaks or antibodies. Set it to "
-                        f"{', '.join(map(repr, KINDS.values()))}, one for each feature, and write the file again.")
+                        f"{', '.join(map(repr, KINDS.values()))}, one for each feature. {STACKED}")
     types = adata.var["feature_types"].astype(str)
     if (left := ~types.isin(KINDS.values())).any():
         what = f"{counted(left.sum(), 'feature')} of the type {', '.join(types[left].unique())}"
