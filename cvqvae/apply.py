@@ -8,7 +8,6 @@ __all__ = ['read_for', 'read_reference', 'new_file', 'check_reference', 'map_fil
 
 # %% ../nbs/09_apply.ipynb #0050e7a6
 import argparse
-import warnings
 from pathlib import Path
 
 import mudata
@@ -18,7 +17,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .cells import declare_kind, kinds_of
-from .checks import DataError, check_groups, counted
+from .checks import DataError, check_groups, counted, warn
 from .datasets import read_checked, read_modality, read_parts
 from .files import probe_once, write_atomically
 from .integration import CVQVAE
@@ -71,7 +70,7 @@ def _known_parts(model: CVQVAE, whole: MuData, to: str | None) -> dict[str, AnnD
         raise DataError(f"the file holds {', '.join(kinds.values())}; this model {'predicts ' + to + ' from' if to else 'knows'} "
                         f"{', '.join(kind for name, kind in model.kinds.items() if name != to)}")
     if others:
-        warnings.warn(f"left out of the file: {', '.join(others)}; read: {', '.join(found)}", stacklevel=3)
+        warn(f"left out of the file: {', '.join(others)}; read: {', '.join(found)}")
     return found
 
 # %% ../nbs/09_apply.ipynb #13e87f70

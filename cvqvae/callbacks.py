@@ -8,7 +8,6 @@ __all__ = ['StopTraining', 'DivergedError', 'Callback', 'PrepareModel', 'FinishM
 
 # %% ../nbs/04_callbacks.ipynb #38a3faea
 import math
-import warnings
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 
 from .agreement import set_agreement
 from .batch_offsets import set_batch_offsets, set_missing_offsets
-from .checks import counted
+from .checks import counted, warn
 from .component_scale import set_component_scale
 from .losses import set_modality_weights, set_target_variance
 from .processes import rank, total
@@ -153,7 +152,7 @@ class CodeHealth(Callback):
             alive[book] = max(alive.get(book, 0), row.get(f"perplexity_{name}", math.inf))
         possible = min(trainer.model.config.n_codes, len(trainer.train_data))
         if few := [number for number in alive.values() if number < max(0.05 * possible, 2) < possible]:
-            warnings.warn(few_codes(min(few), possible, trainer), stacklevel=2)
+            warn(few_codes(min(few), possible, trainer))
 
 
 def few_codes(

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .backed import axis_sums, is_stored
-from .checks import DataError, alike, check_modalities, counted, counts_of, without_advice
+from .checks import DataError, alike, check_modalities, counted, counts_of, warn, without_advice
 from .names import KINDS, antibodies_beside_genes, check_names, doubt_pairing, hashtags, is_antibody, is_gene, is_region, spelling_advice
 
 # %% ../nbs/00_cells.ipynb #282dcc82
@@ -116,7 +116,7 @@ def kinds_of(
     "The kinds of several modalities, see `modality_kind`; a warning names those that only their names tell."
     kinds = {name: modality_kind(adata, name) for name, adata in modalities.items()}
     if told := [f"{name!r} is {kinds[name]}" for name, adata in modalities.items() if "feature_types" not in adata.var]:
-        warnings.warn(f"var['feature_types'] is missing, so names say what was measured: {', '.join(told)}.", stacklevel=3)
+        warn(f"var['feature_types'] is missing, so names say what was measured: {', '.join(told)}.")
     return kinds
 
 # %% ../nbs/00_cells.ipynb #8621b566
@@ -224,8 +224,8 @@ def warn_of_droplets(
     "Say so where most of what is called a cell has hardly any RNA."
     few = depth[depth > 0] < least
     if 2 * few.sum() > len(few) and adata.n_vars >= least_genes and modality_kind(adata, name) == "rna":
-        warnings.warn(f"{few.sum():,} of {len(few):,} cells of {name!r} have fewer than {least} counts, as empty droplets have: is it the raw matrix "
-                      "(raw_feature_bc_matrix)? Give the filtered one (filtered_feature_bc_matrix), or a file with the cells alone.", stacklevel=4)
+        warn(f"{few.sum():,} of {len(few):,} cells of {name!r} have fewer than {least} counts, as empty droplets have: is it the raw matrix "
+                      "(raw_feature_bc_matrix)? Give the filtered one (filtered_feature_bc_matrix), or a file with the cells alone.")
 
 
 def _listed(dropped: dict[str, int]) -> str:
@@ -257,7 +257,7 @@ def check_pairing(
                 "is it the same file twice?" if _mostly_in(first.obs_names, second.obs_names) else
                 "do their cells stand in the columns? Then transpose both (adata.T); else they measure the same and are no pair."))
         if words := doubt_pairing(first.obs_names, second.obs_names, least):
-            warnings.warn(words, stacklevel=4)
+            warn(words)
 
 
 def without_hashtags(
@@ -322,7 +322,7 @@ def _report(
     dropped = {key: value for key, value in pairing.items() if value and key != "cells"}
     logger.info("paired %d cells", pairing["cells"])
     if dropped:
-        warnings.warn(f"Pairing kept {counted(pairing['cells'], 'cell')} and dropped: {_listed(dropped)}.", stacklevel=3)
+        warn(f"Pairing kept {counted(pairing['cells'], 'cell')} and dropped: {_listed(dropped)}.")
 
 # %% ../nbs/00_cells.ipynb #bd59a711
 def pair_modalities(

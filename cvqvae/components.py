@@ -6,7 +6,6 @@
 __all__ = ['GENE_SCALES', 'Components', 'refuse_constant', 'ScaledPCA', 'median_total', 'RNAComponents', 'ProteinComponents']
 
 # %% ../nbs/01_components.ipynb #93626950
-import warnings
 from collections.abc import Callable
 from numbers import Real
 
@@ -17,7 +16,7 @@ from anndata import AnnData
 from fastcore.basics import patch
 
 from .backed import is_stored, room_for, row_blocks
-from .checks import DataError, counts_of, refuse_unfitted
+from .checks import DataError, counts_of, refuse_unfitted, warn
 from .names import matched_names, shown_names
 from .normalisation import centred_log_ratio, expected_spread, log_normalised
 from .streaming import add_moments, covariance, mean_variance, principal_axes, variable_genes
@@ -52,7 +51,7 @@ class Components:
         if limit < 1:
             raise DataError(f"{name!r} has too few cells or features for a single component")
         if limit < self.n_components and not complete:
-            warnings.warn(f"{name!r}: {self.n_components} components asked for, {limit} possible: using {limit}", stacklevel=4)
+            warn(f"{name!r}: {self.n_components} components asked for, {limit} possible: using {limit}")
         return min(self.n_components, limit)
 
     def _axes(self, further: bool) -> np.ndarray:
@@ -100,10 +99,10 @@ def _positions(self: Components, adata: AnnData) -> np.ndarray:
               "var become the features' with adata.var_names = adata.var['COLUMN']"
         raise DataError(f"{here}, {called}: {why}")
     if where:
-        warnings.warn(f"{self.kind} features are matched by {where}: they are called like {str(adata.var_names[0])!r} here and like "
-                      f"{str(self.feature_names[0])!r} in the model", stacklevel=3)
+        warn(f"{self.kind} features are matched by {where}: they are called like {str(adata.var_names[0])!r} here and like "
+                      f"{str(self.feature_names[0])!r} in the model")
     if missing:
-        warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}", stacklevel=3)
+        warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}")
     return positions
 
 
@@ -333,9 +332,8 @@ def transform(
     counts, positions = counts_of(adata), self._positions(adata)
     share = _share_of(counts, positions[positions >= 0])
     if self.share and share and not 1 / 2 < share / self.share < 2:
-        warnings.warn(f"the genes of the model hold {share:.0%} of the counts of these cells, and {self.share:.0%} in the cells that it was fitted to. "
-                      "A cell is scaled by the total of the genes that are here: if the model was made of a selection of genes, give the same.",
-                      stacklevel=3)
+        warn(f"the genes of the model hold {share:.0%} of the counts of these cells, and {self.share:.0%} in the cells that it was fitted to. "
+                      "A cell is scaled by the total of the genes that are here: if the model was made of a selection of genes, give the same.")
     return self._components(counts, positions, further)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .backed import axis_sums, is_stored
 from .cells import modality_kind, pair_modalities
-from .checks import DataError, check_modalities, counted, counts_of
+from .checks import DataError, check_modalities, counted, counts_of, warn
 from .model import Latent
 from .mosaic import join_modalities
 from .names import hashtags, isotype_controls
@@ -91,7 +91,7 @@ def _warn_of_kept(mdata: MuData, unpaired: str) -> None:
         found += [f"{counted(empty, 'cell')} without a count in {name!r}"] if empty else []
     if found:
         function = "datasets.read_mudata(mdata)" if unpaired == "drop" else "mosaic.join_modalities(dict(mdata.mod))"
-        warnings.warn(f"The MuData is taken as it is, with {', '.join(found)}: cvqvae.{function} makes one that has none of them.", stacklevel=4)
+        warn(f"The MuData is taken as it is, with {', '.join(found)}: cvqvae.{function} makes one that has none of them.")
 
 # %% ../nbs/05_containers.ipynb #38cb6e18
 def isotype_note(
@@ -116,8 +116,8 @@ def warn_of_empty(
         if not is_stored(counts) and (empty := int((axis_sums(counts, 1) == 0).sum())):
             found.append(f"{empty:,} of {mdata[name].n_obs:,} cells in {name!r}")
     if found:
-        warnings.warn(f"{' and '.join(found)} have no count: nothing is known of them, so where they are placed, and any type or prediction, means nothing. "
-                      "Leave them out first, scanpy.pp.filter_cells(adata, min_counts=1).", stacklevel=3)
+        warn(f"{' and '.join(found)} have no count: nothing is known of them, so where they are placed, and any type or prediction, means nothing. "
+                      "Leave them out first, scanpy.pp.filter_cells(adata, min_counts=1).")
 
 # %% ../nbs/05_containers.ipynb #769293dd
 def place_latent(

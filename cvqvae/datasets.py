@@ -21,7 +21,7 @@ import mudata
 import pandas as pd
 
 from .cells import KINDS, STACKED, check_names, declare_kind, modality_kind, pair_modalities, shared_cells
-from .checks import DataError, check_sparse, counted, counts_of
+from .checks import DataError, check_sparse, counted, counts_of, warn
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
 from .names import is_10x_folder, other_format
@@ -142,7 +142,7 @@ def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
     types = adata.var["feature_types"].astype(str)
     if (left := ~types.isin(KINDS.values())).any():
         what = f"{counted(left.sum(), 'feature')} of the type {', '.join(types[left].unique())}"
-        warnings.warn(f"Left out: {what}, such as {adata.var_names[left][0]!r}.", stacklevel=2)
+        warn(f"Left out: {what}, such as {adata.var_names[left][0]!r}.")
     present = {name: long for name, long in KINDS.items() if (types == long).any()}
     modalities = {}
     with warnings.catch_warnings():

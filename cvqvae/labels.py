@@ -6,8 +6,6 @@
 __all__ = ['vote', 'worth_of_votes', 'LabelTransfer']
 
 # %% ../nbs/05_labels.ipynb #7262bae1
-import warnings
-
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
@@ -15,7 +13,7 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
-from .checks import DataError, counted, refuse_unfitted
+from .checks import DataError, counted, refuse_unfitted, warn
 from .names import without_type
 
 # %% ../nbs/05_labels.ipynb #99ec8aca
@@ -143,6 +141,6 @@ def predict(
     unknown = (confidence < self.least_confidence) | (distance > 1) | ~placed
     found = pd.DataFrame({"label": self.classes_[winners], "confidence": confidence, "distance": distance, "unknown": unknown}, index=index)
     if not placed.all():
-        warnings.warn(f"{(~placed).sum():,} of {len(z):,} cells have no place (NaN): they are unknown, without a label", stacklevel=2)
+        warn(f"{(~placed).sum():,} of {len(z):,} cells have no place (NaN): they are unknown, without a label")
         found.loc[~placed, ["label", "confidence", "distance"]] = np.nan
     return found

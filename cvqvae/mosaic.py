@@ -16,7 +16,7 @@ from mudata import MuData
 
 from .backed import axis_sums
 from .cells import check_pairing, declare_kind, kinds_of, turned_advice, warn_of_droplets, without_hashtags
-from .checks import DataError, check_modality, counted, counts_of, whole_numbers
+from .checks import DataError, check_modality, counted, counts_of, warn, whole_numbers
 from .names import spelling_advice
 
 # %% ../nbs/00_mosaic.ipynb #614e6b5c
@@ -68,7 +68,7 @@ def join_modalities(
     check_pairing(declared, least=0)
     proteins, tags = without_hashtags(declared) if features == "drop" else (declared, {})
     for what, count in tags.items():
-        warnings.warn(f"{what.removeprefix('hashtags_')!r}: dropped {counted(count, 'hashtag')}, which mark samples", stacklevel=2)
+        warn(f"{what.removeprefix('hashtags_')!r}: dropped {counted(count, 'hashtag')}, which mark samples")
     joined = {}
     for name, adata in proteins.items():
         joined[name] = _detected_part(adata, name, features)
@@ -97,7 +97,7 @@ def _detected_part(adata: AnnData, name: str, empty: str) -> AnnData:
     if cells.all() and features.all():
         return adata
     gone = [counted((~kept).sum(), what) for what, kept in (("cell", cells), ("feature", features)) if not kept.all()]
-    warnings.warn(f"{name!r}: dropped {' and '.join(gone)} without a count", stacklevel=3)
+    warn(f"{name!r}: dropped {' and '.join(gone)} without a count")
     return adata[cells, features].copy()
 
 # %% ../nbs/00_mosaic.ipynb #22b49386
