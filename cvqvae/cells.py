@@ -225,7 +225,7 @@ def warn_of_droplets(
     few = depth[depth > 0] < least
     if 2 * few.sum() > len(few) and adata.n_vars >= least_genes and modality_kind(adata, name) == "rna":
         warn(f"{few.sum():,} of {len(few):,} cells of {name!r} have fewer than {least} counts, as empty droplets have: is it the raw matrix "
-                      "(raw_feature_bc_matrix)? Give the filtered one (filtered_feature_bc_matrix), or a file with the cells alone.")
+             "(raw_feature_bc_matrix)? Give the filtered one (filtered_feature_bc_matrix), or a file with the cells alone.")
 
 
 def _listed(dropped: dict[str, int]) -> str:

@@ -177,10 +177,10 @@ def _warn_of_names(
     if dates:
         what = counted(len(dates), "feature name that is a date", "feature names that are dates")
         warn(f"{name!r} has {what}, such as {dates[0]!r}: a spreadsheet changed gene names. "
-                      "Take var_names from the original table where these genes matter.")
+             "Take var_names from the original table where these genes matter.")
     if len(names) > 1 and list(map(str, names[:3])) == ["0", "1", "2"][: len(names)]:
         warn(f"the features of {name!r} are called 0, 1, 2, ...: their names were lost. "
-                      "Set adata.var_names, because cells embedded later are matched by them.")
+             "Set adata.var_names, because cells embedded later are matched by them.")
 
 # %% ../nbs/00_checks.ipynb #b0e01739
 def check_modalities(

@@ -100,7 +100,7 @@ def _positions(self: Components, adata: AnnData) -> np.ndarray:
         raise DataError(f"{here}, {called}: {why}")
     if where:
         warn(f"{self.kind} features are matched by {where}: they are called like {str(adata.var_names[0])!r} here and like "
-                      f"{str(self.feature_names[0])!r} in the model")
+             f"{str(self.feature_names[0])!r} in the model")
     if missing:
         warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}")
     return positions
@@ -333,7 +333,7 @@ def transform(
     share = _share_of(counts, positions[positions >= 0])
     if self.share and share and not 1 / 2 < share / self.share < 2:
         warn(f"the genes of the model hold {share:.0%} of the counts of these cells, and {self.share:.0%} in the cells that it was fitted to. "
-                      "A cell is scaled by the total of the genes that are here: if the model was made of a selection of genes, give the same.")
+             "A cell is scaled by the total of the genes that are here: if the model was made of a selection of genes, give the same.")
     return self._components(counts, positions, further)
 
 

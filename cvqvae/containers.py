@@ -117,7 +117,7 @@ def warn_of_empty(
             found.append(f"{empty:,} of {mdata[name].n_obs:,} cells in {name!r}")
     if found:
         warn(f"{' and '.join(found)} have no count: nothing is known of them, so where they are placed, and any type or prediction, means nothing. "
-                      "Leave them out first, scanpy.pp.filter_cells(adata, min_counts=1).")
+             "Leave them out first, scanpy.pp.filter_cells(adata, min_counts=1).")
 
 # %% ../nbs/05_containers.ipynb #769293dd
 def place_latent(

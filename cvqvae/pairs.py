@@ -70,9 +70,9 @@ def warn_of_wrong_pairs(
         evidence = pairing_evidence(components[one], components[other], batch)
         if evidence < least:
             warn(f"{one!r} and {other!r} of a cell agree no better than those of two different cells ({evidence:.1f} standard deviations above "
-                          "chance): do the names in obs_names mean the same cells in both? Wrong pairs are learned by heart without a sign. "
-                          "If the names are right, one measurement hardly says anything of the other, and a joint embedding may lose what only one of "
-                          "them knows: compare it with the components side by side (`raw` among the scores).")
+                 "chance): do the names in obs_names mean the same cells in both? Wrong pairs are learned by heart without a sign. "
+                 "If the names are right, one measurement hardly says anything of the other, and a joint embedding may lose what only one of "
+                 "them knows: compare it with the components side by side (`raw` among the scores).")
 
 # %% ../nbs/05_pairs.ipynb #fad32239
 def warn_of_few(

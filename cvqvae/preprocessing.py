@@ -122,7 +122,7 @@ def _check_given(adata: AnnData, name: str, slot: str) -> None:
 def _tell_given(given: list[tuple[str, str]]) -> None:
     for name, slot in given:
         warn(f"obsm[{slot!r}] of {name!r} is used as it is: features of {name!r} cannot be predicted, and new cells need components "
-                      f"of the very same axes. Remove it (del adata.obsm[{slot!r}]) to have it computed.")
+             f"of the very same axes. Remove it (del adata.obsm[{slot!r}]) to have it computed.")
 
 
 def _write(adata: AnnData, transform: Components, components: np.ndarray, n_components: int, seed: int) -> None:
@@ -184,7 +184,7 @@ def set_components_aside(
         moved.append(f"obsm[{slot!r}] of {name!r} (kept as {slot}_given)")
     if moved:
         warn(f"{' and '.join(moved)} came with the cells and is set aside: "
-                      "components are computed from the counts, so that new cells can be mapped.")
+             "components are computed from the counts, so that new cells can be mapped.")
     return mdata
 
 

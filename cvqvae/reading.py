@@ -186,8 +186,8 @@ def _warn_of_unseen(self: CellReader, labels: pd.Series, most: int = 5) -> None:
     if unseen := in_order(set(labels) - set(self.batches)):
         more = f" and {len(unseen) - most} more" if len(unseen) > most else ""
         warn(f"training has not seen {', '.join(map(repr, unseen[:most]))}{more} of obs[{self.batch_key!r}], and this model cannot line batches up: "
-                      "what sets them apart stays in the embedding, so that their cells may lie apart from others of their type. "
-                      "A model of the preset 'default' lines them up.")
+             "what sets them apart stays in the embedding, so that their cells may lie apart from others of their type. "
+             "A model of the preset 'default' lines them up.")
 
 
 @patch
@@ -218,7 +218,7 @@ def training_groups(
         return found
     n = sum(map(len, found[1:]))
     warn(f"{counted(n, 'cell lacks', 'cells lack')} a modality by now and {'is' if n == 1 else 'are'} left out of the training: "
-                  "filter all modalities alike, or build a new CVQVAE(mdata, unpaired='keep') to train on them, too.")
+         "filter all modalities alike, or build a new CVQVAE(mdata, unpaired='keep') to train on them, too.")
     return found[:1]
 
 # %% ../nbs/05_reading.ipynb #79eb90b1
