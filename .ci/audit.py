@@ -42,7 +42,7 @@ def main(sbom: str) -> int:
     pinned = sorted(f"{package['name']}=={package['version'].split('+')[0]}" for package in packages)  # torch+cpu has torch's vulnerabilities
     with tempfile.TemporaryDirectory() as folder:
         listed, report = Path(folder, "pinned.txt"), Path(folder, "report.json")
-        listed.write_text("\n".join(pinned))
+        listed.write_text("\n".join(pinned), encoding="utf-8")
         options = ["--requirement", listed, "--no-deps", "--disable-pip", "--format", "json", "--output", report, "--progress-spinner", "off"]
         asked = subprocess.run([sys.executable, "-m", "pip_audit", *map(str, options)], capture_output=True, text=True)
         if not report.exists():

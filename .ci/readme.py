@@ -34,5 +34,5 @@ def readme() -> str:
 if __name__ == "__main__":
     target = ROOT / "README.md"
     if "--check" in sys.argv:
-        sys.exit(None if target.read_text() == readme() else "README.md is not what nbs/index.ipynb gives: make readme")
-    target.write_text(readme())
+        sys.exit(None if target.read_text(encoding="utf-8") == readme() else "README.md is not what nbs/index.ipynb gives: make readme")
+    target.write_text(readme(), encoding="utf-8", newline="\n")

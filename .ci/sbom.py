@@ -30,7 +30,7 @@ def main(python: str, out: str) -> None:
     bom["metadata"]["component"] = own
     bom["components"] = [component for component in bom["components"] if component["bom-ref"] in needed and component is not own]
     bom["dependencies"] = [entry for entry in bom["dependencies"] if entry["ref"] in needed]
-    Path(out).write_text(json.dumps(bom, indent=1) + "\n")
+    Path(out).write_text(json.dumps(bom, indent=1) + "\n", encoding="utf-8")
     print(f"{out}: {len(bom['components'])} packages, {sum('licenses' not in component for component in bom['components'])} of them without a declared licence")
 
 

@@ -13,7 +13,7 @@ import importlib
 import pkgutil
 
 # %% ../nbs/05_package.ipynb #0b9bbd38
-_CLASSES = {"CVQVAE": "integration", "PRESETS": "presets", "DataError": "cells"}
+_CLASSES = {"CVQVAE": "integration", "PRESETS": "presets", "DataError": "checks"}
 
 
 def _modules() -> list[str]:

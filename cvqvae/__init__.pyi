@@ -83,7 +83,7 @@ from . import translators as translators
 from . import workers as workers
 from .integration import CVQVAE as CVQVAE
 from .presets import PRESETS as PRESETS
-from .cells import DataError as DataError
+from .checks import DataError as DataError
 
 __all__: list[str]
 __version__: str

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.neighbors import KNeighborsClassifier
 
-from .cells import DataError
+from .checks import DataError, counted
 
 # %% ../nbs/06_alignment.ipynb #f7011fe4
 def distance_blocks(
@@ -117,7 +117,7 @@ def group_codes(
     "Groups as numbers; raises DataError where there is not one per row."
     codes = pd.factorize(np.asarray(groups, dtype=object))[0]
     if len(codes) != n:
-        raise DataError(f"{len(codes)} labels for {n} rows: give one per row, in the same order.")
+        raise DataError(f"{counted(len(codes), 'label')} for {counted(n, 'row')}: give one per row, in the same order.")
     if (codes < 0).any():
         raise DataError(f"{(codes < 0).sum()} of {n} labels are missing: leave those rows out, or fill them.")
     return codes

@@ -8,7 +8,6 @@ __all__ = ['read_for', 'read_reference', 'new_file', 'check_reference', 'map_fil
 
 # %% ../nbs/09_apply.ipynb #0050e7a6
 import argparse
-import warnings
 from pathlib import Path
 
 import mudata
@@ -17,8 +16,8 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from .cells import DataError, declare_kind, kinds_of
-from .checks import check_groups
+from .cells import declare_kind, kinds_of
+from .checks import DataError, check_groups, counted, warn
 from .datasets import read_checked, read_modality, read_parts
 from .files import probe_once, write_atomically
 from .integration import CVQVAE
@@ -71,7 +70,7 @@ def _known_parts(model: CVQVAE, whole: MuData, to: str | None) -> dict[str, AnnD
         raise DataError(f"the file holds {', '.join(kinds.values())}; this model {'predicts ' + to + ' from' if to else 'knows'} "
                         f"{', '.join(kind for name, kind in model.kinds.items() if name != to)}")
     if others:
-        warnings.warn(f"left out of the file: {', '.join(others)}; read: {', '.join(found)}", stacklevel=3)
+        warn(f"left out of the file: {', '.join(others)}; read: {', '.join(found)}")
     return found
 
 # %% ../nbs/09_apply.ipynb #13e87f70
@@ -250,4 +249,4 @@ def run_apply(
         raise DataError("--features names no feature: leave it out to predict all")
     predicted = translate_files(flags.model, files, flags.to, flags.out, features)
     what = predicted.uns["cvqvae_translation"]["values"]
-    return f"{predicted.n_obs:,} cells, {predicted.n_vars:,} features of {flags.to} predicted ({what}): {flags.out}"
+    return f"{counted(predicted.n_obs, 'cell')}, {counted(predicted.n_vars, 'feature')} of {flags.to} predicted ({what}): {flags.out}"

@@ -23,7 +23,8 @@ from mudata import MuData
 from .batches import chosen_threads
 from .callbacks import Callback, StopTraining
 from .canonical import fit_cca
-from .cells import KINDS, DataError, counts_of, modality_kind
+from .cells import KINDS, modality_kind
+from .checks import DataError, counted, counts_of
 from .collapse import collapse_table, unit_table
 from .generative import GENERATIVE
 from .ground_truth import Truth, keeping_numpy_state
@@ -167,7 +168,7 @@ def _gene_scale(preset: str | Preset = "default", gene_scale: str | None = None,
 
 
 def _note(limit: TimeLimit, done: int, planned: int) -> str:
-    return f"stopped by the limit of {limit.seconds:g} s after {done} of {planned} epochs" if limit.stopped else f"{done} epochs"
+    return f"stopped by the limit of {limit.seconds:g} s after {done} of {planned} epochs" if limit.stopped else counted(done, "epoch")
 
 # %% ../nbs/08_baselines.ipynb #158b010a
 def fit_raw(

@@ -18,7 +18,7 @@ from mudata import MuData
 
 from .alignment import sampled_rows
 from .baselines import METHODS, OWN, Method, Result, add_components, fit_method
-from .cells import DataError
+from .checks import DataError
 from .files import remove_parts, write_atomically
 from .ground_truth import Truth
 from .kept import Plan, cells_hash, load_result, save_result, truth_hash

@@ -21,8 +21,8 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from sklearn.neighbors import KNeighborsClassifier
 
 from .backed import in_memory
-from .cells import DataError, counts_of, modality_kind
-from .checks import in_order
+from .cells import modality_kind
+from .checks import DataError, counts_of, in_order
 from .compiled import import_umap
 from .figures import MISSING_COLOUR, OKABE_ITO, figure_style, make_room, mark_cell, sentence_figure
 from .names import asked_names, meant_by, shown_names
@@ -71,7 +71,7 @@ def marker_table(
     sizes = pd.Series(named)[groups.notna().to_numpy()].value_counts()
     large = in_order(sizes.index[sizes >= least_cells])
     if len(large) < 2:
-        raise DataError(f"markers need two groups of at least {least_cells} cells; there are {len(large)}")
+        raise DataError(f"markers need two groups of at least {least_cells} cells; found {len(large)}")
     work = AnnData(expression.X, obs=pd.DataFrame({"group": pd.Categorical(named)}, index=expression.obs_names), var=expression.var[[]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -11,7 +11,7 @@ __all__ = ['PARENT', 'MARKERS', 'SHARE', 'BRANCHES', 'S_GENES', 'G2M_GENES', 'CY
 import numpy as np
 import pandas as pd
 
-from .cells import DataError
+from .checks import DataError
 
 # %% ../nbs/00_blood.ipynb #eebc69bf
 PARENT = {

@@ -8,7 +8,6 @@ __all__ = ['StopTraining', 'DivergedError', 'Callback', 'PrepareModel', 'FinishM
 
 # %% ../nbs/04_callbacks.ipynb #38a3faea
 import math
-import warnings
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from tqdm.auto import tqdm
 
 from .agreement import set_agreement
 from .batch_offsets import set_batch_offsets, set_missing_offsets
+from .checks import counted, warn
 from .component_scale import set_component_scale
 from .losses import set_modality_weights, set_target_variance
 from .processes import rank, total
@@ -40,6 +40,7 @@ class Callback:
     def after_batch(self, trainer) -> None: ...
     def after_epoch(self, trainer) -> None: ...
     def after_fit(self, trainer) -> None: ...
+    def after_error(self, trainer) -> None: ...  # the training raised, or was stopped by Ctrl-C: close what is open
 
     def state(self) -> dict[str, Tensor]:
         "What a checkpoint must keep of this callback; a number comes back as a tensor."
@@ -151,7 +152,7 @@ class CodeHealth(Callback):
             alive[book] = max(alive.get(book, 0), row.get(f"perplexity_{name}", math.inf))
         possible = min(trainer.model.config.n_codes, len(trainer.train_data))
         if few := [number for number in alive.values() if number < max(0.05 * possible, 2) < possible]:
-            warnings.warn(few_codes(min(few), possible, trainer), stacklevel=2)
+            warn(few_codes(min(few), possible, trainer))
 
 
 def few_codes(
@@ -223,7 +224,7 @@ class EarlyStopping(Callback):
 class Progress(Callback):
     "A progress bar over the epochs with the current loss."
 
-    order = 20
+    order, bar = 20, None
 
     def before_fit(self, trainer) -> None:
         self.bar = tqdm(total=trainer.config.epochs, initial=trainer.epoch, unit="epoch", desc="fit", leave=False)
@@ -234,6 +235,12 @@ class Progress(Callback):
 
     def after_fit(self, trainer) -> None:
         self.bar.close()
+
+    def after_error(self, trainer) -> None:
+        if self.bar is not None:  # else it was something before the first epoch
+            self.bar.leave = True
+            self.bar.set_description(f"fit stopped after {trainer.epoch} of {counted(trainer.config.epochs, 'epoch')}")
+            self.bar.close()
 
 
 class SingleBatch(Callback):

@@ -9,7 +9,7 @@ __all__ = ['CanonicalCorrelation', 'fit_cca']
 import numpy as np
 import pandas as pd
 
-from .cells import DataError
+from .checks import DataError, counted, refuse_unfitted
 from .peers import Task
 
 # %% ../nbs/08_canonical.ipynb #cca00006
@@ -51,7 +51,8 @@ class CanonicalCorrelation:
         second: np.ndarray,  # of the other, float [n, k2]
         batch: np.ndarray | pd.Series | None = None,  # of each cell, [n]; of an unknown batch the mean of all cells is taken away
     ) -> dict[str, np.ndarray]:  # "first", "second" and their mean "joint", float32 [n, smaller of k1 and k2]
-        "Place cells in the common space."
+        "Place cells in the common space; raises ValueError before `fit`."
+        refuse_unfitted(hasattr(self, "maps"), "CanonicalCorrelation is not fitted yet", "fit(first, second)")
         placed = [_centred(z, means, batch) @ w for z, means, w in zip((first, second), self.means, self.maps, strict=True)]
         return {place: z.astype(np.float32) for place, z in zip(("first", "second", "joint"), (*placed, sum(placed) / 2), strict=True)}
 
@@ -80,4 +81,4 @@ def fit_cca(
     if len(blocks) != 2:
         raise DataError(f"canonical correlations are those of two modalities; the cells have {len(blocks)}")
     found = CanonicalCorrelation(**task.options).fit(*blocks, batch)
-    return found.transform(*blocks, batch), f"{len(found.correlations)} canonical correlations, closed form"
+    return found.transform(*blocks, batch), f"{counted(len(found.correlations), 'canonical correlation')}, closed form"

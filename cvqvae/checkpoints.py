@@ -7,7 +7,6 @@ __all__ = ['training_state', 'checkpoint_identity', 'save_checkpoint', 'in_json'
 
 # %% ../nbs/04_checkpoints.ipynb #1927d741
 import json
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .callbacks import Callback
-from .checks import DataError
+from .checks import DataError, warn
 from .files import write_atomically
 from .training import Trainer
 
@@ -131,7 +130,7 @@ class Checkpoint(Callback):
         try:
             save_checkpoint(trainer, self.path, self.identity)
         except OSError as error:
-            warnings.warn(f"epoch {trainer.epoch} is not kept: {error}. The training goes on; free some space to have the next one kept.", stacklevel=2)
+            warn(f"epoch {trainer.epoch} is not kept: {error}. The training goes on; free some space to have the next one kept.")
 
 # %% ../nbs/04_checkpoints.ipynb #722c7d69
 def restore(

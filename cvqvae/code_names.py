@@ -15,8 +15,8 @@ from scipy.stats import hypergeom
 
 from .backed import in_memory
 from .biology import log_values, marker_table, rna_of
-from .cells import DataError, counts_of, modality_kind
-from .checks import in_order
+from .cells import modality_kind
+from .checks import DataError, counts_of, in_order
 from .names import asked_names, meant_by, shown_names
 from .normalisation import centred_log_ratio
 from .partitions import checked_groups, memberships

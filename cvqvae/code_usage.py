@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from sklearn.neighbors import NearestNeighbors
 
 from .biology import space_graph
-from .cells import DataError
+from .checks import DataError
 from .figures import MISSING, MISSING_COLOUR, figure_style, group_colours, group_legend
 from .integration import CVQVAE
 from .metacells import code_source

@@ -16,7 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from . import __version__
 from .apply import add_apply_commands, run_apply
-from .cells import DataError
+from .checks import DataError
 from .explore_command import add_explore_command, run_explore
 from .parameters import REPORTS, add_flags, from_flags
 from .runs import run_analysis, warn_plainly

@@ -6,7 +6,6 @@
 __all__ = ['GENE_SCALES', 'Components', 'refuse_constant', 'ScaledPCA', 'median_total', 'RNAComponents', 'ProteinComponents']
 
 # %% ../nbs/01_components.ipynb #93626950
-import warnings
 from collections.abc import Callable
 from numbers import Real
 
@@ -17,7 +16,7 @@ from anndata import AnnData
 from fastcore.basics import patch
 
 from .backed import is_stored, room_for, row_blocks
-from .cells import DataError, counts_of
+from .checks import DataError, counts_of, refuse_unfitted, warn
 from .names import matched_names, shown_names
 from .normalisation import centred_log_ratio, expected_spread, log_normalised
 from .streaming import add_moments, covariance, mean_variance, principal_axes, variable_genes
@@ -45,7 +44,8 @@ class Components:
 
     @property
     def explained_variance_ratio(self) -> np.ndarray:
-        "Share of the (scaled) variance per component, float [k]."
+        "Share of the (scaled) variance per component, float [k]; raises ValueError before `fit`."
+        self._refuse_unfitted()
         return self.arrays["explained_variance_ratio"]
 
     def _cap(self, limit: int, name: str, complete: bool = False) -> int:
@@ -53,11 +53,12 @@ class Components:
         if limit < 1:
             raise DataError(f"{name!r} has too few cells or features for a single component")
         if limit < self.n_components and not complete:
-            warnings.warn(f"{name!r}: {self.n_components} components asked for, {limit} possible: using {limit}", stacklevel=4)
+            warn(f"{name!r}: {self.n_components} components asked for, {limit} possible: using {limit}")
         return min(self.n_components, limit)
 
     def _axes(self, further: bool) -> np.ndarray:
         "Loadings, with those of the further components where asked, float32 [k or k + m, features]."
+        self._refuse_unfitted()
         more = self.arrays.get("further_loadings", ()) if further else ()
         return np.concatenate([self.arrays["loadings"], more]) if len(more) else self.arrays["loadings"]
 
@@ -82,7 +83,13 @@ class Components:
 
 # %% ../nbs/01_components.ipynb #d2fb2173
 @patch
+def _refuse_unfitted(self: Components) -> None:
+    refuse_unfitted(self.arrays, f"{type(self).__name__} is not fitted yet", "fit(adata)")
+
+
+@patch
 def _positions(self: Components, adata: AnnData) -> np.ndarray:
+    self._refuse_unfitted()
     names, where = matched_names(self.feature_names, adata.var)
     positions = names.get_indexer(self.feature_names)
     missing = (positions < 0).sum()
@@ -94,10 +101,10 @@ def _positions(self: Components, adata: AnnData) -> np.ndarray:
               "var become the features' with adata.var_names = adata.var['COLUMN']"
         raise DataError(f"{here}, {called}: {why}")
     if where:
-        warnings.warn(f"{self.kind} features are matched by {where}: they are called like {str(adata.var_names[0])!r} here and like "
-                      f"{str(self.feature_names[0])!r} in the model", stacklevel=3)
+        warn(f"{self.kind} features are matched by {where}: they are called like {str(adata.var_names[0])!r} here and like "
+             f"{str(self.feature_names[0])!r} in the model")
     if missing:
-        warnings.warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}", stacklevel=3)
+        warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}")
     return positions
 
 
@@ -152,7 +159,7 @@ def transform(
     adata: AnnData,  # cells with counts, in memory or on disk; features matched by name
     further: bool = False,  # the further components, too
 ) -> np.ndarray:  # float32 [n, k], or [n, k + m]
-    "Components of cells, new or old, with the fitted scaling and loadings."
+    "Components of cells, new or old, with the fitted scaling and loadings; raises ValueError before `fit`."
     return self._components(counts_of(adata), self._positions(adata), further)
 
 
@@ -181,7 +188,7 @@ def _dense(matrix) -> np.ndarray:
 class ScaledPCA(Components):
     "Normalise, scale with clipping, PCA."
 
-    slot, clip = "X_pca", 10.0
+    slot, clip, lost = "X_pca", 10.0, 0  # lost: dimensions that normalised values cannot have
 
     def normalise(self, counts, features: np.ndarray | None = None) -> np.ndarray | sp.csr_matrix:
         "Counts [n, features] to normalised values, of some features (int) or all; a subclass's."
@@ -198,19 +205,16 @@ class ScaledPCA(Components):
         keep, sums = self._choose(counts, batch)
         self.feature_names, positions = names[keep], np.flatnonzero(keep)
         mean, variance = mean_variance(sums[:, keep], counts.shape[0])
-        k = min(self._cap(counts.shape[0] - 1, name), self._cap(self._rank(len(positions)), name, complete=True))
+        k = min(self._cap(counts.shape[0] - 1, name), self._cap(len(positions) - self.lost, name, complete=True))
         refuse_constant(not (variance > 1e-9 * (1 + mean**2)).any(), name)
         std = np.where(variance > 1e-12, self._scale(mean, np.sqrt(variance)), 1)
         self.arrays = {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
         scaled = (self._scaled(part, positions) for _, part in row_blocks(counts, self.rows))
         matrix, centre, _ = covariance(scaled, len(positions))
-        axes, share = principal_axes(matrix, min(k + self.n_further, counts.shape[0] - 1, self._rank(len(positions))))
+        axes, share = principal_axes(matrix, min(k + self.n_further, counts.shape[0] - 1, len(positions) - self.lost))
         self.arrays |= {"centre": centre, "loadings": axes[:k], "explained_variance_ratio": share[:k]}
         self.arrays |= {"further_loadings": axes[k:]} if len(axes) > k else {}
         self.arrays = {key: np.asarray(value, np.float32) for key, value in self.arrays.items()}
-
-    def _rank(self, n_features: int) -> int:
-        return n_features
 
     def _scale(self, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         return std  # what each feature is divided by
@@ -234,7 +238,7 @@ def inverse_transform(
     components: np.ndarray,  # float [n, k]
 ) -> np.ndarray:  # float32 [n, features], in the order of `feature_names`
     "Normalised values that have these components (log1p of counts per target sum, or CLR)."
-    scaled = components @ self.arrays["loadings"] + self.arrays["centre"]
+    scaled = components @ self._axes(False) + self.arrays["centre"]
     return scaled * self.arrays["std"] + self.arrays["mean"]
 
 # %% ../nbs/01_components.ipynb #b6ff3be0
@@ -329,9 +333,8 @@ def transform(
     counts, positions = counts_of(adata), self._positions(adata)
     share = _share_of(counts, positions[positions >= 0])
     if self.share and share and not 1 / 2 < share / self.share < 2:
-        warnings.warn(f"the genes of the model hold {share:.0%} of the counts of these cells, and {self.share:.0%} in the cells that it was fitted to. "
-                      "A cell is scaled by the total of the genes that are here: if the model was made of a selection of genes, give the same.",
-                      stacklevel=3)
+        warn(f"the genes of the model hold {share:.0%} of the counts of these cells, and {self.share:.0%} in the cells that it was fitted to. "
+             "A cell is scaled by the total of the genes that are here: if the model was made of a selection of genes, give the same.")
     return self._components(counts, positions, further)
 
 
@@ -351,11 +354,7 @@ def _share_of(counts, genes: np.ndarray, most: int = 4096) -> float:
 class ProteinComponents(ScaledPCA):
     "Centred log-ratio per cell, scale, PCA."
 
-    kind = "protein"
+    kind, lost = "protein", 1  # the log-ratios of a cell sum to zero
 
     def normalise(self, counts, features: np.ndarray | None = None) -> np.ndarray:
-        ratios = centred_log_ratio(counts)
-        return ratios if features is None else ratios[:, features]
-
-    def _rank(self, n_features: int) -> int:
-        return n_features - 1  # the log-ratios of a cell sum to zero
+        return centred_log_ratio(counts)[:, slice(None) if features is None else features]

@@ -36,7 +36,7 @@ class Components:
 
     @property
     def explained_variance_ratio(self) -> np.ndarray:
-        """Share of the (scaled) variance per component, float [k]."""
+        """Share of the (scaled) variance per component, float [k]; raises ValueError before `fit`."""
 
     def _cap(self, limit: int, name: str, complete: bool = False) -> int:
         """As many components as there can be; a warning says so, but where they hold the features completely, for then nothing is lost."""
@@ -58,6 +58,7 @@ class Components:
         meta
             of `state`"""
 
+    def _refuse_unfitted(self) -> None: ...
     @property
     def var(self) -> pd.DataFrame:
         """The features as a table; their symbols in `feature_name` where the names are ids.
@@ -95,7 +96,7 @@ class Components:
         float32 [n, k]; mapped from a temporary file where the counts are on disk"""
 
     def transform(self, adata: AnnData, further: bool = False) -> np.ndarray:
-        """Components of cells, new or old, with the fitted scaling and loadings.
+        """Components of cells, new or old, with the fitted scaling and loadings; raises ValueError before `fit`.
 
         Parameters
         ----------
@@ -129,6 +130,7 @@ class ScaledPCA(Components):
 
     slot: str
     clip: float
+    lost: int
 
     def normalise(self, counts, features: np.ndarray | None = None) -> np.ndarray | sp.csr_matrix:
         """Counts [n, features] to normalised values, of some features (int) or all; a subclass's."""
@@ -220,5 +222,6 @@ class ProteinComponents(ScaledPCA):
     """Centred log-ratio per cell, scale, PCA."""
 
     kind: str
+    lost: int
 
     def normalise(self, counts, features: np.ndarray | None = None) -> np.ndarray: ...

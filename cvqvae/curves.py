@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
+from .checks import counted
 from .figures import OKABE_ITO, figure_style
 from .quantizer import perplexity
 
@@ -119,7 +120,7 @@ def usage_label(
 ) -> str:
     "Codes in use, and their perplexity: the number of equally used codes that would be as uncertain."
     even = perplexity(torch.from_numpy(counts / counts.sum()))
-    return f"{name}: {len(counts)}{f' of {n_codes}' if n_codes else ''} codes, perplexity {even:.0f}"
+    return f"{name}: {f'{len(counts)} of {n_codes} codes' if n_codes else counted(len(counts), 'code')}, perplexity {even:.0f}"
 
 
 def plot_code_usage(

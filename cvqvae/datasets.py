@@ -20,8 +20,8 @@ import h5py
 import mudata
 import pandas as pd
 
-from .cells import KINDS, DataError, check_names, counts_of, declare_kind, modality_kind, pair_modalities, shared_cells
-from .checks import check_sparse
+from .cells import KINDS, STACKED, check_names, declare_kind, modality_kind, pair_modalities, shared_cells
+from .checks import DataError, check_sparse, counted, counts_of, warn
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
 from .names import is_10x_folder, other_format
@@ -138,10 +138,11 @@ def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
     "The kinds of feature of one matrix, by name."
     if "feature_types" not in adata.var:
         raise DataError("var['feature_types'] is missing: this matrix does not say which features are genes, peaks or antibodies. Set it to "
-                        f"{', '.join(map(repr, KINDS.values()))}, one for each feature, and write the file again.")
+                        f"{', '.join(map(repr, KINDS.values()))}, one for each feature. {STACKED}")
     types = adata.var["feature_types"].astype(str)
     if (left := ~types.isin(KINDS.values())).any():
-        warnings.warn(f"Left out: {left.sum():,} features of the type {', '.join(types[left].unique())}, such as {adata.var_names[left][0]!r}.", stacklevel=2)
+        what = f"{counted(left.sum(), 'feature')} of the type {', '.join(types[left].unique())}"
+        warn(f"Left out: {what}, such as {adata.var_names[left][0]!r}.")
     present = {name: long for name, long in KINDS.items() if (types == long).any()}
     modalities = {}
     with warnings.catch_warnings():

@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 
 from .batches import CellData, choose_device, chosen_threads
 from .callbacks import Callback
-from .checks import DataError
+from .checks import DataError, counted
 from .model import CrossVQVAE
 from .processes import n_processes
 from .training import Trainer, TrainingConfig
@@ -34,7 +34,7 @@ def devices_for(
         raise DataError("several processes cannot train on mps: add device='cpu', or leave processes out")
     there = torch.cuda.device_count() if kind == "cuda" else os.cpu_count()
     if processes > there:
-        raise DataError(f"processes={processes}, but this machine has {there} {'GPUs' if kind == 'cuda' else 'cores'}: ask for at most that many")
+        raise DataError(f"processes={processes}, but this machine has {counted(there, 'GPU' if kind == 'cuda' else 'core')}: ask for at most that many")
     return [torch.device(kind, i) if kind == "cuda" else torch.device(kind) for i in range(processes)]
 
 # %% ../nbs/04_devices.ipynb #653eaf6f

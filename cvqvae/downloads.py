@@ -167,7 +167,7 @@ def _locked(
     "The checksums that first downloads left behind."
     lock = folder / "checksums.json"
     try:
-        return json.loads(lock.read_text()) if os.path.exists(lock) else {}
+        return json.loads(lock.read_text(encoding="utf-8")) if os.path.exists(lock) else {}
     except ValueError as error:
         raise DataError(f"{lock} is damaged ({error}): remove it, and the files beside it that you do not trust.") from error
 
@@ -193,7 +193,7 @@ def verify(
         _check_start(path, remote)
         logger.warning("%s: no checksum is published; trusted on first use and remembered: sha256 %s", remote.name, digest)
         remembered = json.dumps(_locked(folder) | {remote.url: digest}, indent=1)
-        write_atomically(folder / "checksums.json", lambda part: part.write_text(remembered))
+        write_atomically(folder / "checksums.json", lambda part: part.write_text(remembered, encoding="utf-8"))
     elif not digest.startswith(expected.lower()):
         path.unlink()
         raise DataError(f"{remote.name} has sha256 {digest}, expected {expected}: the file was removed. Download again; if the source "

@@ -15,7 +15,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import in_memory
-from .cells import DataError, counts_of, modality_kind
+from .cells import modality_kind
+from .checks import DataError, counts_of
 from .figures import umap_coordinates
 from .normalisation import log_normalised
 

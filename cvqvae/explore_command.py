@@ -17,7 +17,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from .apply import new_file
-from .cells import DataError
+from .checks import DataError
 from .datasets import read_checked
 from .files import probe_once
 from .integration import CVQVAE

@@ -19,7 +19,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from mudata import MuData
 
-from .cells import DataError, modality_kind
+from .cells import modality_kind
+from .checks import DataError, counted
 from .code_names import feature_names
 from .explorer_data import (UNITS, Explored, best_features, check_columns, check_roles, explored, feature_values, group_column, group_markers, near_codes,
                                   number_column, obs_columns, packed, placed, target_sum_of)
@@ -109,7 +110,8 @@ def _named(cells: Explored, features: Sequence[str]) -> dict[str, list[str]]:
     if unknown := [f for f in features if not any(f in names for names in ways.values())]:
         here = ", ".join(f"{str(adata.var_names[0])!r} in {name}" for name, adata in cells.modalities.items())
         meant = meant_by(unknown[0], [name for names in known.values() for name in names])
-        raise DataError(f"{len(unknown)} of {len(features)} features are in no modality, such as {unknown[0]!r}; features are called like {here}.{meant}")
+        what = f"{len(unknown)} of {counted(len(features), 'feature')} {'is' if len(unknown) == 1 else 'are'}"
+        raise DataError(f"{what} in no modality, such as {unknown[0]!r}; features are called like {here}.{meant}")
     return found
 
 

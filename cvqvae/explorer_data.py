@@ -20,8 +20,8 @@ from mudata import MuData
 from sklearn.neighbors import NearestNeighbors
 
 from .backed import in_memory
-from .cells import DataError, counts_of, modality_kind
-from .checks import check_groups, in_order
+from .cells import modality_kind
+from .checks import DataError, check_groups, counts_of, in_order
 from .code_names import specific_features
 from .components import ScaledPCA
 from .exchange import embedded

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from IPython.display import HTML
 from mudata import MuData
 
-from .cells import DataError
+from .checks import DataError
 from .code_names import feature_names
 from .explorer import code_modality, explorer_content, explorer_page
 from .explorer_data import Explored, FeatureReader, check_columns, check_roles, explored, group_markers, near_codes, target_sum_of

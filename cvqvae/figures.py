@@ -24,8 +24,7 @@ from mudata import MuData
 from scanpy.plotting.palettes import default_20, default_28, default_102
 from sklearn.neighbors import NearestNeighbors
 
-from .cells import DataError
-from .checks import check_groups, in_order, whole_numbers
+from .checks import DataError, check_groups, in_order, warn, whole_numbers
 from .compiled import import_umap
 from .files import write_atomically
 from .ground_truth import named_column, raw_stacked
@@ -259,7 +258,7 @@ def _keep_places(
             moved.append(f"obsm['X_umap'] of {name!r} (kept as X_umap_given)")
         adata.obsm["X_umap"], adata.uns[PLACES] = drawn, fingerprint(drawn)
     if moved:
-        warnings.warn(f"{' and '.join(moved)} came with the cells and is set aside: X_umap has the places of the integrated cells.", stacklevel=3)
+        warn(f"{' and '.join(moved)} came with the cells and is set aside: X_umap has the places of the integrated cells.")
 
 # %% ../nbs/07_figures.ipynb #e1599de9
 def stacked_rows(

@@ -147,14 +147,15 @@ def check_store(
 _PROBE = """
 import sys
 del sys.path[: sys.path[:1] == [""]]  # what lies in the working directory is no module
-import h5py, os, psutil
+import contextlib, h5py, os, psutil
 def look(name, item):
     [item.attrs[key] for key in item.attrs]
     item[()] if isinstance(item, h5py.Dataset) and item.dtype.hasobject else None
 if os.name == "posix":
     import resource
     most = psutil.Process().memory_info().vms + 2**31 + 8 * os.path.getsize(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    with contextlib.suppress(ValueError, OSError):  # macOS does not always take it
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 try:
     with h5py.File(sys.argv[1], "r") as file:
         look("", file)
@@ -176,7 +177,7 @@ def probe_file(
         raise DataError(f"{path} could not be read in {seconds:.0f} s: it is damaged; copy it again or write it anew.") from None
     if ended.returncode == 3:
         raise DataError(f"{path} holds texts that unfold to many times its size: it is damaged or malicious; write it anew with anndata or mudata.")
-    if ended.returncode < 0:
+    if not 0 <= ended.returncode < 256:  # the number of a signal, or what Windows calls a crash
         raise DataError(f"{path} makes the HDF5 library crash: it is damaged; copy it again or write it anew.")
 
 # %% ../nbs/00_files.ipynb #c25ec62d

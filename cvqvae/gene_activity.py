@@ -18,7 +18,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from .cells import DataError, counts_of
+from .checks import DataError, counted, counts_of
 
 # %% ../nbs/08_gene_activity.ipynb #26419ec3
 _PEAK = r"^(?P<chromosome>.+)[:\-_](?P<start>\d+)[\-_](?P<end>\d+)$"
@@ -35,7 +35,7 @@ def peak_coordinates(
         example = names[missing][0]
         raise DataError(f"{missing.sum():,} of {len(names):,} peaks carry no coordinates in their names, such as {example!r}: expected 'chr1-100-200'.")
     found = found.astype({"start": np.int64, "end": np.int64})
-    _check_order(found, "peaks")
+    _check_order(found, "peak")
     return found
 
 
@@ -43,7 +43,8 @@ def _check_order(table: pd.DataFrame, what: str) -> None:
     wrong = (table["end"] <= table["start"]).to_numpy()
     if wrong.any():
         row = table[wrong].iloc[0]
-        raise DataError(f"{wrong.sum():,} {what} end before they start, such as {row['chromosome']}:{row['start']}-{row['end']}.")
+        told = counted(wrong.sum(), f"{what} ends before it starts", f"{what}s end before they start")
+        raise DataError(f"{told}, such as {row['chromosome']}:{row['start']}-{row['end']}.")
 
 # %% ../nbs/08_gene_activity.ipynb #933b3d73
 ANNOTATION_COLUMNS = ["gene", "chromosome", "start", "end", "strand"]
@@ -55,7 +56,7 @@ _LONGEST, _MOST = 1_000_000, 2_000_000  # characters of a line; genes, of which 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     "Number and tab-separated fields of each line that is no comment."
     try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(iter(lambda: file.readline(_LONGEST), ""), 1):
                 if len(line) == _LONGEST:
                     raise DataError(f"line {number} of {path.name} has no end: it is no annotation, or damaged.")
@@ -67,7 +68,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _gtf_row(fields: list[str]) -> tuple | None:
     if len(fields) != 9:
-        raise ValueError(f"{len(fields)} columns instead of 9")
+        raise ValueError(f"{counted(len(fields), 'column')} instead of 9")
     if fields[2] != "gene":
         return None
     attributes = dict(re.findall(r'(\w+) "([^"]*)"', fields[8]))
@@ -79,7 +80,7 @@ def _gtf_row(fields: list[str]) -> tuple | None:
 
 def _bed_row(fields: list[str]) -> tuple:
     if len(fields) < 6:
-        raise ValueError(f"{len(fields)} columns instead of 6: chromosome, start, end, gene, score, strand, separated by tabs")
+        raise ValueError(f"{counted(len(fields), 'column')} instead of 6: chromosome, start, end, gene, score, strand, separated by tabs")
     return fields[3], fields[0], int(fields[1]), int(fields[2]), fields[5]
 
 # %% ../nbs/08_gene_activity.ipynb #8ef08792
@@ -118,7 +119,7 @@ def check_annotation(
     table = annotation[ANNOTATION_COLUMNS].astype({"gene": str, "chromosome": str, "start": np.int64, "end": np.int64, "strand": str})
     if wrong := sorted(set(table["strand"]) - {"+", "-", "."}):
         raise DataError(f"a strand is '+', '-' or '.', not {wrong[0]!r}.")
-    _check_order(table, "genes")
+    _check_order(table, "gene")
     return table.reset_index(drop=True)
 
 # %% ../nbs/08_gene_activity.ipynb #0be99f8f

@@ -14,6 +14,7 @@ import pandas as pd
 from mudata import MuData
 
 from .cells import modality_kind
+from .checks import counted
 from .peers import Task, counts_table, need, quietly, variable_genes_of
 
 # %% ../nbs/08_generative.ipynb #ce8cd2ee
@@ -30,7 +31,7 @@ def train_scvi(
     model.train(enable_progress_bar=False, **options, **epochs, **limit)
     seconds, epochs = time.perf_counter() - started, len(model.history["elbo_train"])
     stopped = task.max_seconds is not None and seconds >= task.max_seconds
-    return f"stopped by the limit of {task.max_seconds:g} s after {epochs} epochs" if stopped else f"{epochs} epochs"
+    return f"stopped by the limit of {task.max_seconds:g} s after {counted(epochs, 'epoch')}" if stopped else counted(epochs, "epoch")
 
 # %% ../nbs/08_generative.ipynb #2c6477df
 @quietly()
@@ -135,7 +136,7 @@ class StepWatch:
 
     def note(self) -> str:
         "How many steps there were, and whether the limit ended them."
-        return f"stopped by the limit of {self.max_seconds:g} s after {self.steps} steps" if self.stopped else f"{self.steps} steps"
+        return f"stopped by the limit of {self.max_seconds:g} s after {counted(self.steps, 'step')}" if self.stopped else counted(self.steps, "step")
 
 # %% ../nbs/08_generative.ipynb #cff94192
 GENERATIVE = {"totalvi": fit_totalvi, "multivi": fit_multivi, "clue": fit_clue}

@@ -20,7 +20,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import is_stored, stored_once
-from .cells import DataError, counts_of, modality_kind
+from .cells import modality_kind
+from .checks import DataError, counts_of
 from .mosaic import merged_obs
 from .names import without_genome
 from .preprocessing import components_of

@@ -14,7 +14,7 @@ from mudata import MuData
 
 from .biology import vote_labels
 from .canonical import CanonicalCorrelation
-from .cells import DataError
+from .checks import DataError
 from .mosaic import batch_labels
 from .ground_truth import Truth, named_column
 from .integration import CVQVAE

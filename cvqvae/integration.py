@@ -20,7 +20,8 @@ from torch import Tensor
 from .backed import room_for
 from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
-from .cells import KINDS, DataError, kinds_of, modality_kind
+from .cells import KINDS, kinds_of, modality_kind
+from .checks import DataError, counted, refuse_unfitted
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
 from .configuration import ModelConfig
@@ -85,9 +86,9 @@ class CVQVAE:
     def __repr__(self) -> str:
         widths = [f"{k} + {n - k}" if n > k else str(k) for k, n in zip(self.config.n_outputs, self.config.n_inputs)]
         parts = ", ".join(f"{name} ({kind}, {k})" for (name, kind), k in zip(self.kinds.items(), widths))
-        state = f"trained for {len(self.history)} epochs" if len(self.history) else "not trained: call fit()"
-        shape = f"{self.config.n_latent} dimensions, {self.config.n_codes} codes"
-        return f"CVQVAE: {parts} -> {shape}\npreset {self.preset_name}, {max(len(self.reader.batches), 1)} batches, on {self.device}; {state}"
+        state = f"trained for {counted(len(self.history), 'epoch')}" if len(self.history) else "not trained: call fit()"
+        shape, n = f"{counted(self.config.n_latent, 'dimension')}, {counted(self.config.n_codes, 'code')}", max(len(self.reader.batches), 1)
+        return f"CVQVAE: {parts} -> {shape}\npreset {self.preset_name}, {counted(n, 'batch', 'batches')}, on {self.device}; {state}"
 
 # %% ../nbs/05_integration.ipynb #e0a47f95
 @patch(as_prop=True)
@@ -114,8 +115,7 @@ def modality_weights(self: CVQVAE) -> dict[str, float]:
 
     All 1 with `paper`, and where nothing of one follows from the others. Raises ValueError before `fit`.
     """
-    if not len(self.history):
-        raise ValueError("the weights are found in training: call fit() first")
+    refuse_unfitted(len(self.history), "the weights are found in training")
     return {name: float(getattr(self.module, f"modality_weight_{i}")) for i, name in enumerate(self.modalities)}
 
 # %% ../nbs/05_integration.ipynb #854dffa1
@@ -130,8 +130,9 @@ def fit(
 ) -> "CVQVAE":
     """Train on the cells given to the constructor, or those that are left of them; sets `history`.
 
-    Calling it again starts afresh; a training that fails changes nothing. Warns where cells seem to be paired wrongly, where cells or features are very few,
-    and where they lack a modality by now, which leaves them out unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
+    Calling it again starts afresh; a training that fails, or that Ctrl-C stops, changes nothing: with a `checkpoint` the next call goes on from it.
+    Warns where cells seem to be paired wrongly, where cells or features are very few, and where they lack a modality by now, which leaves them out
+    unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
     """
     if self.mdata is None:
         raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
@@ -183,14 +184,12 @@ def _encode_block(self: CVQVAE, cells: CellData) -> dict[int | str, Latent]:
 
 @patch
 def _checked(self: CVQVAE, data: MuData | AnnData | None, source: str | None = None) -> MuData:
-    if not len(self.history):
-        raise ValueError("the model is not trained yet: call fit() first")
+    refuse_unfitted(len(self.history), "the model is not trained yet")
     if data is None and self.mdata is None:
         raise ValueError("a loaded model has no cells of its own: give it some")
     data = MuData({source or self._modality_of(data): data}) if isinstance(data, AnnData) else data
     data = self.mdata if data is None else as_mudata(data, empty="keep", unpaired="keep")
-    if not set(self.modalities) & set(data.mod):
-        raise DataError(f"the model was trained on {', '.join(self.modalities)}; here are {', '.join(data.mod)}: rename a modality")
+    self.reader.refuse_renamed(data)
     return data
 
 # %% ../nbs/05_integration.ipynb #57455f68
@@ -298,7 +297,8 @@ def save(
     folder: str | Path,  # created; holds model.safetensors, model.json and README.md
     overwrite: bool = False,  # replace an existing folder
 ) -> Path:
-    "Write weights, codebooks, preprocessing, settings and a model card; no pickle, and never half a model."
+    "Write weights, codebooks, preprocessing, settings and a model card; no pickle, and never half a model. Raises ValueError before `fit`."
+    refuse_unfitted(len(self.history), "the model is not trained yet")
     arrays, about = self.reader.state()
     arrays |= {f"module.{name}": value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}
     settings = replace(self.settings, training=self.settings.training | {"epochs": self.training.epochs})
@@ -317,13 +317,11 @@ def load(
     "A trained model without its cells, ready to embed and translate others; raises `DataError` for no whole model, `ValueError` for no such device."
     chosen, (arrays, meta) = choose_device(device), load_folder(Path(folder))
     with readable(Path(folder)):
-        model = cls.__new__(cls)
-        model._restore(arrays, meta, chosen)
-    return model
+        return cls.__new__(cls)._restore(arrays, meta, chosen)
 
 
 @patch
-def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.device) -> None:
+def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.device) -> "CVQVAE":
     check_facts(meta)
     self.mdata, self.device, self.preset_name, self.settings = None, device, meta["preset"], Preset(**meta["settings"])
     self.settings.model.update({k: tuple(v) for k, v in self.settings.model.items() if isinstance(v, list)})
@@ -332,6 +330,7 @@ def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.
     self._build(reader)
     self.history = pd.DataFrame(meta["history"])
     load_weights(self.module, arrays)
+    return self
 
 # %% ../nbs/05_integration.ipynb #d477c552
 @patch

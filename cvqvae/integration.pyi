@@ -149,8 +149,9 @@ class CVQVAE:
     ) -> CVQVAE:
         """Train on the cells given to the constructor, or those that are left of them; sets `history`.
 
-        Calling it again starts afresh; a training that fails changes nothing. Warns where cells seem to be paired wrongly, where cells or features are very few,
-        and where they lack a modality by now, which leaves them out unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
+        Calling it again starts afresh; a training that fails, or that Ctrl-C stops, changes nothing: with a `checkpoint` the next call goes on from it.
+        Warns where cells seem to be paired wrongly, where cells or features are very few, and where they lack a modality by now, which leaves them out
+        unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
 
         Parameters
         ----------
@@ -256,7 +257,7 @@ class CVQVAE:
         float32 [n, features], `obs` of the cells, `obsm["X_pca"]` or `["X_lsi"]` predicted components, `uns["cvqvae_translation"]` what the values are"""
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write weights, codebooks, preprocessing, settings and a model card; no pickle, and never half a model.
+        """Write weights, codebooks, preprocessing, settings and a model card; no pickle, and never half a model. Raises ValueError before `fit`.
 
         Parameters
         ----------

@@ -24,7 +24,7 @@ import torch
 from mudata import MuData
 
 from .baselines import METHODS, OWN, Result, fit_own
-from .cells import counts_of
+from .checks import counts_of
 from .downloads import sha256_of
 from .files import write_atomically
 from .ground_truth import Truth, find_column

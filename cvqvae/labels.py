@@ -6,8 +6,6 @@
 __all__ = ['vote', 'worth_of_votes', 'LabelTransfer']
 
 # %% ../nbs/05_labels.ipynb #7262bae1
-import warnings
-
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
@@ -15,7 +13,7 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
-from .cells import DataError
+from .checks import DataError, counted, refuse_unfitted, warn
 from .names import without_type
 
 # %% ../nbs/05_labels.ipynb #99ec8aca
@@ -93,7 +91,7 @@ def fit(
     labels = pd.Series(np.asarray(labels, dtype=object))
     known = ~without_type(labels)
     if len(labels) != len(z) or known.sum() < 2:
-        raise DataError(f"{known.sum()} labels for {len(z)} reference cells: at least 2 are needed, one per row")
+        raise DataError(f"{counted(known.sum(), 'label')} for {counted(len(z), 'reference cell')}: at least 2 are needed, one per row")
     codes, self.classes_ = pd.factorize(labels[known].astype(str), sort=True)
     self.codes_, k = codes, min(self.n_neighbors, int(known.sum()) - 1)
     self.search_ = NearestNeighbors(n_neighbors=k).fit(np.asarray(z)[known])
@@ -112,12 +110,13 @@ def calibrate(
     labels: pd.Series | np.ndarray,  # their types in the order of z, [m]; cells without one are left out
 ) -> LabelTransfer:
     """Learn the votes' worth again, from these cells and a little from the reference, and from these alone the usual distance: training did not flatter them.
-    Raises `DataError` without a labelled cell, or with another number of labels than cells.
+    Raises `DataError` without a labelled cell, or with another number of labels than cells, and ValueError before `fit`.
     """
+    refuse_unfitted(hasattr(self, "search_"), "LabelTransfer knows no reference yet", "fit(z, labels)")
     labels = pd.Series(np.asarray(labels, dtype=object))
     known = ~without_type(labels)
     if len(labels) != len(z) or not known.any():
-        raise DataError(f"{known.sum()} labels for {len(z)} cells to calibrate with: at least 1 is needed, one per row")
+        raise DataError(f"{counted(known.sum(), 'label')} for {counted(len(z), 'cell')} to calibrate with: at least 1 is needed, one per row")
     distances, neighbors = self.search_.kneighbors(np.asarray(z)[known])
     winners, odds = self._winners(neighbors, distances)
     right, own = self.classes_[winners] == labels[known].astype(str).to_numpy(), self.reference_votes_
@@ -133,7 +132,10 @@ def predict(
     z: np.ndarray,  # embedding of new cells in the same space, float [m, d]; rows with NaN are of cells that were not measured
     index: pd.Index | None = None,  # their names
 ) -> pd.DataFrame:  # label, confidence (0 to 1), distance (1: the limit of novelty), unknown (bool)
-    'Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it. Warns of rows with NaN, which have no label.'
+    """Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it.
+    Warns of rows with NaN, which have no label; raises ValueError before `fit`.
+    """
+    refuse_unfitted(hasattr(self, "search_"), "LabelTransfer knows no reference yet", "fit(z, labels)")
     z = np.asarray(z)
     if not len(z):  # scikit-learn finds neighbours of one cell or more
         return self.predict(np.zeros((1, self.search_.n_features_in_))).iloc[:0].set_axis(pd.RangeIndex(0) if index is None else index)
@@ -144,6 +146,6 @@ def predict(
     unknown = (confidence < self.least_confidence) | (distance > 1) | ~placed
     found = pd.DataFrame({"label": self.classes_[winners], "confidence": confidence, "distance": distance, "unknown": unknown}, index=index)
     if not placed.all():
-        warnings.warn(f"{(~placed).sum():,} of {len(z):,} cells have no place (NaN): they are unknown, without a label", stacklevel=2)
+        warn(f"{(~placed).sum():,} of {len(z):,} cells have no place (NaN): they are unknown, without a label")
         found.loc[~placed, ["label", "confidence", "distance"]] = np.nan
     return found

@@ -79,7 +79,7 @@ class LabelTransfer:
 
     def calibrate(self, z: np.ndarray, labels: pd.Series | np.ndarray) -> LabelTransfer:
         """Learn the votes' worth again, from these cells and a little from the reference, and from these alone the usual distance: training did not flatter them.
-        Raises `DataError` without a labelled cell, or with another number of labels than cells.
+        Raises `DataError` without a labelled cell, or with another number of labels than cells, and ValueError before `fit`.
 
         Parameters
         ----------
@@ -89,7 +89,8 @@ class LabelTransfer:
             their types in the order of z, [m]; cells without one are left out"""
 
     def predict(self, z: np.ndarray, index: pd.Index | None = None) -> pd.DataFrame:
-        """Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it. Warns of rows with NaN, which have no label.
+        """Types of new cells; `label` is the best guess for every cell, `unknown` says where not to believe it.
+        Warns of rows with NaN, which have no label; raises ValueError before `fit`.
 
         Parameters
         ----------

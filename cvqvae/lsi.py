@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from fastcore.basics import patch
 
 from .backed import is_stored, row_blocks
-from .cells import DataError
+from .checks import DataError
 from .components import Components, refuse_constant
 from .normalisation import tf_idf
 from .streaming import Kept, Repeated, right_singular_vectors, rounded, transposed_product
@@ -160,5 +160,6 @@ def inverse_transform(
     components: np.ndarray,  # float [n, k]
 ) -> np.ndarray:  # float32 [n, peaks], in the order of `feature_names`
     "TF-IDF values predicted from components by least squares, not below 0."
+    self._refuse_unfitted()
     values = components @ self.arrays["decoder"] + self.arrays["intercept"]
     return np.maximum(values, 0, out=values)

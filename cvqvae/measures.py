@@ -24,7 +24,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import NearestNeighbors
 
 from .alignment import Estimate, distance_blocks, group_codes, mean_estimate, sampled_rows
-from .cells import DataError
+from .checks import DataError
 from .compiled import import_umap
 from .ground_truth import MetricAbsent
 

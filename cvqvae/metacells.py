@@ -18,7 +18,7 @@ from mudata import MuData
 from sklearn.cluster import KMeans
 
 from .backed import row_blocks
-from .cells import DataError, counts_of
+from .checks import DataError, counted, counts_of, warn
 from .code_names import feature_names, specific_features
 from .containers import storable
 from .ground_truth import named_column
@@ -147,10 +147,9 @@ def _wished_number(n_cells: int, n_codes: int, n_metacells: int | None, target_s
     if not isinstance(wished, Integral) or not 1 <= wished <= n_cells:
         raise DataError(f"n_metacells={wished} must be a whole number between 1 and the {n_cells} cells")
     if wished > n_codes:
-        warnings.warn(
-            f"{wished} metacells were asked for, but only {n_codes} codes are in use: they become the metacells. For more, train with a larger n_codes.",
-            stacklevel=4,
-        )
+        warn(
+            f"{wished} metacells were asked for, but only {counted(n_codes, 'code is', 'codes are')} in use: "
+            "they become the metacells. For more, train with a larger n_codes.")
     return min(wished, n_codes)
 
 

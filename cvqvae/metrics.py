@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .alignment import Estimate, foscttm, label_transfer
-from .cells import DataError
+from .checks import DataError, counted
 from .ground_truth import MetricAbsent, Rows, Truth, raw_joint, raw_stacked, rows_of
 from .measures import batch_asw, cell_cycle, graph_connectivity, ilisi, label_asw, neighbour_graph, nmi, several_types, trajectory
 
@@ -107,7 +107,7 @@ def _calls(
 
 
 def _too_few(n: int) -> None:
-    raise MetricAbsent(f"{n} rows are scored, at least 3 are needed: cells without a label, or with an ignored one, are left out")
+    raise MetricAbsent(f"{counted(n, 'row is', 'rows are')} scored, at least 3 are needed: cells without a label, or with an ignored one, are left out")
 
 # %% ../nbs/06_metrics.ipynb #43337894
 def _mixing(
@@ -200,7 +200,8 @@ def _checked(
     if z.ndim != 2 or len(z) != n * copies:
         raise DataError(f"The {view} view of {n} cells has {n * copies} rows, the embedding has shape {z.shape}.")
     if not np.isfinite(z).all():
-        raise DataError(f"The embedding has {int((~np.isfinite(z)).sum())} values that are not finite; was the model trained with a finite loss?")
+        bad = counted((~np.isfinite(z)).sum(), "value that is", "values that are")
+        raise DataError(f"The embedding has {bad} not finite; was the model trained with a finite loss?")
     return z[truth.mask(view, copies)], rows_of(truth, view, copies)
 
 # %% ../nbs/06_metrics.ipynb #31d7e32f

@@ -8,6 +8,8 @@ __all__ = ['model_card']
 # %% ../nbs/05_model_card.ipynb #55468154
 import pandas as pd
 
+from .checks import counted
+
 # %% ../nbs/05_model_card.ipynb #a929b404
 def model_card(
     metadata: dict,  # of `CVQVAE.save`: kinds, n_inputs, n_outputs, batches, preset, history, ...
@@ -24,7 +26,7 @@ def model_card(
         "# CVQVAE model", "",
         "Embeds cells of the modalities below in one space, and predicts each modality from the others.", "",
         "| modality | kind | features | components |", "| --- | --- | --- | --- |", *inputs, "",
-        f"- Preset {metadata['preset']}, {len(history)} epochs{loss}.",
+        f"- Preset {metadata['preset']}, {counted(len(history), 'epoch')}{loss}.",
         f"- Batches ({metadata['batch_key'] or 'no column'}): {batches}.",
         "- Trained without cell types.", "",
         "## Use", "", "```python", "import cvqvae", 'model = cvqvae.CVQVAE.load("this folder")', "model.embed(new_cells)", "```", "",

@@ -15,8 +15,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import axis_sums
-from .cells import DataError, check_pairing, counts_of, declare_kind, kinds_of, turned_advice, warn_of_droplets, without_hashtags
-from .checks import check_modality, whole_numbers
+from .cells import check_pairing, declare_kind, kinds_of, turned_advice, warn_of_droplets, without_hashtags
+from .checks import DataError, check_modality, counted, counts_of, warn, whole_numbers
 from .names import spelling_advice
 
 # %% ../nbs/00_mosaic.ipynb #614e6b5c
@@ -68,7 +68,7 @@ def join_modalities(
     check_pairing(declared, least=0)
     proteins, tags = without_hashtags(declared) if features == "drop" else (declared, {})
     for what, count in tags.items():
-        warnings.warn(f"{what.removeprefix('hashtags_')!r}: dropped {count} hashtags, which mark samples", stacklevel=2)
+        warn(f"{what.removeprefix('hashtags_')!r}: dropped {counted(count, 'hashtag')}, which mark samples")
     joined = {}
     for name, adata in proteins.items():
         joined[name] = _detected_part(adata, name, features)
@@ -80,7 +80,7 @@ def join_modalities(
     paired = int(((presence(mdata) >= 0).sum(1) > 1).sum())
     if paired < least_paired:
         advice = next(filter(None, (spelling_advice(a.obs_names, b.obs_names) for a, b in combinations(joined.values(), 2))), "")
-        raise DataError(f"{paired} cells have two modalities, at least {least_paired} are needed: cells are matched by obs_names, "
+        raise DataError(f"{counted(paired, 'cell has', 'cells have')} two modalities, at least {least_paired} are needed: cells are matched by obs_names, "
                         f"so make the spellings agree.{advice or turned_advice(joined)}")
     return mdata
 
@@ -96,8 +96,8 @@ def _detected_part(adata: AnnData, name: str, empty: str) -> AnnData:
         raise DataError(f"{name!r} has no cell with a count: check the filter that made it, or leave this modality out.")
     if cells.all() and features.all():
         return adata
-    gone = [f"{(~kept).sum():,} {what}" for what, kept in (("cells", cells), ("features", features)) if not kept.all()]
-    warnings.warn(f"{name!r}: dropped {' and '.join(gone)} without a count", stacklevel=3)
+    gone = [counted((~kept).sum(), what) for what, kept in (("cell", cells), ("feature", features)) if not kept.all()]
+    warn(f"{name!r}: dropped {' and '.join(gone)} without a count")
     return adata[cells, features].copy()
 
 # %% ../nbs/00_mosaic.ipynb #22b49386
@@ -134,7 +134,7 @@ def check_complete(
 ) -> None:  # raises DataError
     "Refuse cells of which too few have every modality."
     if (n := int((presence(mdata) >= 0).all(1).sum())) < 2:
-        raise DataError(f"{n} cells have all of {', '.join(mdata.mod)}: the model learns from complete cells, at least 2 are needed. "
+        raise DataError(f"{counted(n, 'cell has', 'cells have')} all of {', '.join(mdata.mod)}: the model learns from complete cells, at least 2 are needed. "
                         "Cells are matched by obs_names; where nothing was measured together, leave a modality out.")
 
 # %% ../nbs/00_mosaic.ipynb #e2ad8eb0
@@ -155,7 +155,7 @@ def batch_labels(
     if isinstance(labels, pd.DataFrame):
         raise DataError(f"obs[{batch_key!r}] stands for {labels.shape[1]} columns of one name: rename or drop the others")
     if labels.isna().any():
-        raise DataError(f"obs[{batch_key!r}] has {labels.isna().sum()} missing values: fill or drop them")
+        raise DataError(f"obs[{batch_key!r}] has {counted(labels.isna().sum(), 'missing value')}: fill or drop them")
     whole = labels.dtype.kind == "f" and (labels % 1 == 0).all()  # 1.0 and 1 are one batch
     return labels.astype("int64" if whole else labels.dtype).astype(str)
 

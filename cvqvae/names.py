@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'is_region', 'is_gene', 'are_barcodes', 'is_antibody', 'check_names', 'without_genome', 'shown_names',
-           'asked_names', 'matched_names', 'meant_by', 'hashtags', 'isotype_controls', 'spelling_advice',
-           'doubt_pairing', 'without_type', 'is_10x_folder', 'other_format']
+           'asked_names', 'matched_names', 'meant_by', 'hashtags', 'isotype_controls', 'antibodies_beside_genes',
+           'spelling_advice', 'doubt_pairing', 'without_type', 'is_10x_folder', 'other_format']
 
 # %% ../nbs/00_names.ipynb #b1529296
 import re
@@ -206,6 +206,20 @@ def isotype_controls(
 ) -> np.ndarray:  # bool, True where the name is that of an isotype control
     "Which antibodies bind nothing on purpose, by the names that kits and panels give them."
     return np.asarray(names.astype(str).str.contains(_CONTROL), dtype=bool)
+
+# %% ../nbs/00_names.ipynb #21b01ad2
+_NO_GENES = set("""CD3 CD8 CD10 CD11A CD11B CD11C CD16 CD20 CD21 CD23 CD25 CD31 CD45 CD45RA CD45RO CD56 CD57 CD62L CD64 CD71 CD103 CD117 CD122 CD123
+CD127 CD138 CD161 CD197 CD235A CD279""".split())
+_AROUND = r"(?i)^(?:anti|adt|prot|protein)[-_. ]+(?:(?:human|mouse|hu|ms)[-_. ]+)*|[-_. ]+(?:adt|prot|protein)$"
+
+
+def antibodies_beside_genes(
+    names: pd.Index,  # of features that are said to be genes
+) -> pd.Index:  # some of them; empty where there are fewer than three
+    "Features that are antibodies by their names."
+    plain = names.astype(str)
+    found = names[plain.str.replace(_AROUND, "", regex=True).str.upper().isin(_NO_GENES) | plain.str.contains("(?i)totalseq")]
+    return found if len(found) > 2 else found[:0]
 
 # %% ../nbs/00_names.ipynb #75646691
 _BARCODE = "([ACGTN]{8,})"

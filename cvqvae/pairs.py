@@ -6,11 +6,12 @@
 __all__ = ['pairing_evidence', 'warn_of_wrong_pairs', 'warn_of_few']
 
 # %% ../nbs/05_pairs.ipynb #9ae386b9
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
+
+from .checks import counted, warn
 
 # %% ../nbs/05_pairs.ipynb #efde776a
 def pairing_evidence(
@@ -68,10 +69,10 @@ def warn_of_wrong_pairs(
     for one, other in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
         evidence = pairing_evidence(components[one], components[other], batch)
         if evidence < least:
-            warnings.warn(f"{one!r} and {other!r} of a cell agree no better than those of two different cells ({evidence:.1f} standard deviations above "
-                          "chance): do the names in obs_names mean the same cells in both? Wrong pairs are learned by heart without a sign. "
-                          "If the names are right, one measurement hardly says anything of the other, and a joint embedding may lose what only one of "
-                          "them knows: compare it with the components side by side (`raw` among the scores).", stacklevel=3)
+            warn(f"{one!r} and {other!r} of a cell agree no better than those of two different cells ({evidence:.1f} standard deviations above "
+                 "chance): do the names in obs_names mean the same cells in both? Wrong pairs are learned by heart without a sign. "
+                 "If the names are right, one measurement hardly says anything of the other, and a joint embedding may lose what only one of "
+                 "them knows: compare it with the components side by side (`raw` among the scores).")
 
 # %% ../nbs/05_pairs.ipynb #fad32239
 def warn_of_few(
@@ -85,7 +86,7 @@ def warn_of_few(
     if n_cells < least_cells:
         found.append(f"{n_cells} cells are learned by heart: scores of them look perfect, and where other cells are placed, or what is predicted of them, "
                      f"says little. {least_cells} are few, too; a training needs hundreds.")
-    found += [f"{name!r} has {n} features: cells that differ in others lie on one another in its embedding, and hardly find their other measurement."
+    found += [f"{name!r} has {counted(n, 'feature')}: cells that differ in others lie on one another in its embedding, and hardly find their other measurement."
               for name, n in n_features.items() if n < least_features]
     for words in found:
-        warnings.warn(words, stacklevel=3)
+        warn(words)

@@ -19,8 +19,8 @@ import yaml
 from mudata import MuData, read_h5mu
 
 from .backed import row_blocks
-from .cells import DataError, counts_of, declare_kind
-from .checks import check_groups, in_order, whole_numbers
+from .cells import declare_kind
+from .checks import DataError, check_groups, counts_of, in_order, whole_numbers
 from .datasets import load_dataset, read_any, read_checked, read_modalities, read_modality
 from .mosaic import check_complete, groups_of, join_modalities, presence
 from .preprocessing import set_components_aside

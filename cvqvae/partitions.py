@@ -16,7 +16,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from sklearn.neighbors import NearestNeighbors
 
-from .cells import DataError
+from .checks import DataError, counted
 from .compiled import import_umap
 
 # %% ../nbs/08_partitions.ipynb #ea249014
@@ -26,7 +26,8 @@ def checked_groups(
 ) -> pd.Series:  # str [n], in the order of `cells`
     "One group per cell; raises `DataError` where a cell has none, or two."
     if not groups.index.is_unique:
-        raise DataError(f"{groups.index.duplicated().sum()} cells are in two groups, such as {groups.index[groups.index.duplicated()][0]!r}: each needs one")
+        twice = groups.index[groups.index.duplicated()]
+        raise DataError(f"{counted(len(twice), 'cell is', 'cells are')} in two groups, such as {twice[0]!r}: each needs one")
     groups = groups if cells is None else groups.reindex(cells)
     if groups.isna().any():
         first = groups.index[groups.isna()][0]

@@ -22,7 +22,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from .cells import DataError, counts_of, modality_kind
+from .cells import modality_kind
+from .checks import DataError, counted, counts_of
 from .compiled import import_umap
 from .ground_truth import raw_joint
 from .mosaic import batch_labels
@@ -209,7 +210,7 @@ def fit_mofa(
     factors = entry_point.model.nodes["Z"].getExpectation()
     joint = np.empty(factors.shape, np.float32)
     joint[np.concatenate(groups)] = factors
-    return {"joint": joint}, f"{factors.shape[1]} factors, {len(groups)} groups; no time limit"
+    return {"joint": joint}, f"{counted(factors.shape[1], 'factor')}, {counted(len(groups), 'group')}; no time limit"
 
 # %% ../nbs/08_peers.ipynb #cce243f3
 PEERS = {"harmony": fit_harmony, "wnn": fit_wnn, "mofa": fit_mofa}

@@ -7,7 +7,6 @@ __all__ = ['COMPONENTS', 'MARK', 'further_slot', 'fingerprint', 'recognised', 'p
            'gene_scale_of', 'set_components_aside']
 
 # %% ../nbs/01_preprocessing.ipynb #af65e34b
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,8 +14,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from .backed import is_stored
-from .cells import DataError, counts_of, modality_kind
-from .checks import check_components
+from .cells import modality_kind
+from .checks import DataError, check_components, counts_of, warn
 from .components import Components, ProteinComponents, RNAComponents
 from .lsi import ATACComponents
 from .mosaic import batch_labels
@@ -122,8 +121,8 @@ def _check_given(adata: AnnData, name: str, slot: str) -> None:
 
 def _tell_given(given: list[tuple[str, str]]) -> None:
     for name, slot in given:
-        warnings.warn(f"obsm[{slot!r}] of {name!r} is used as it is: features of {name!r} cannot be predicted, and new cells need components "
-                      f"of the very same axes. Remove it (del adata.obsm[{slot!r}]) to have it computed.", stacklevel=3)
+        warn(f"obsm[{slot!r}] of {name!r} is used as it is: features of {name!r} cannot be predicted, and new cells need components "
+             f"of the very same axes. Remove it (del adata.obsm[{slot!r}]) to have it computed.")
 
 
 def _write(adata: AnnData, transform: Components, components: np.ndarray, n_components: int, seed: int) -> None:
@@ -184,8 +183,8 @@ def set_components_aside(
         _disown(adata, further_slot(modality_kind(adata, name)))
         moved.append(f"obsm[{slot!r}] of {name!r} (kept as {slot}_given)")
     if moved:
-        warnings.warn(f"{' and '.join(moved)} came with the cells and is set aside: "
-                      "components are computed from the counts, so that new cells can be mapped.", stacklevel=2)
+        warn(f"{' and '.join(moved)} came with the cells and is set aside: "
+             "components are computed from the counts, so that new cells can be mapped.")
     return mdata
 
 

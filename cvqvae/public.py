@@ -21,7 +21,8 @@ import pooch
 import scipy.io
 import scipy.sparse as sp
 
-from .cells import DataError, pair_modalities
+from .cells import pair_modalities
+from .checks import DataError
 from .files import check_file, unpack
 
 # %% ../nbs/00_public.ipynb #4f9ca87e

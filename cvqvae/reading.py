@@ -6,7 +6,6 @@
 __all__ = ['CellReader', 'widths_of', 'batch_categories', 'set_anchors']
 
 # %% ../nbs/05_reading.ipynb #e27b266a
-import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +17,8 @@ from mudata import MuData
 
 from .batch_offsets import offset_to
 from .batches import CellData
-from .checks import DataError, check_groups, in_order
+from .cells import modality_kind
+from .checks import DataError, check_groups, counted, in_order, warn
 from .components import Components
 from .containers import one_hot
 from .model import CrossVQVAE
@@ -71,7 +71,7 @@ def _brought(adata: AnnData, name: str, slot: str, n_further: int) -> list[np.nd
     made = f"the model was made of components of {name!r} that were brought along, and cannot compute them for other cells"
     if slot not in adata.obsm:
         raise DataError(f"{made}: give obsm[{slot!r}] on the very same axes, or train a model from counts, which needs nothing but counts of new cells.")
-    warnings.warn(f"{made}: obsm[{slot!r}] is taken as it is, and means something only if it is on the very same axes.", stacklevel=4)
+    warn(f"{made}: obsm[{slot!r}] is taken as it is, and means something only if it is on the very same axes.")
     return _given(adata, name, n_further)
 
 
@@ -185,9 +185,9 @@ def _line_up(self: CellReader, by_name: dict[str, np.ndarray], rows: np.ndarray,
 def _warn_of_unseen(self: CellReader, labels: pd.Series, most: int = 5) -> None:
     if unseen := in_order(set(labels) - set(self.batches)):
         more = f" and {len(unseen) - most} more" if len(unseen) > most else ""
-        warnings.warn(f"training has not seen {', '.join(map(repr, unseen[:most]))}{more} of obs[{self.batch_key!r}], and this model cannot line batches up: "
-                      "what sets them apart stays in the embedding, so that their cells may lie apart from others of their type. "
-                      "A model of the preset 'default' lines them up.", stacklevel=4)
+        warn(f"training has not seen {', '.join(map(repr, unseen[:most]))}{more} of obs[{self.batch_key!r}], and this model cannot line batches up: "
+             "what sets them apart stays in the embedding, so that their cells may lie apart from others of their type. "
+             "A model of the preset 'default' lines them up.")
 
 
 @patch
@@ -216,11 +216,36 @@ def training_groups(
         raise DataError(f"{n} of the cells that are left have all of {', '.join(self.kinds)}, at least 2 are needed: build a new CVQVAE with more cells")
     if unpaired == "keep" or len(found) == 1:
         return found
-    warnings.warn(f"{sum(map(len, found[1:])):,} cells lack a modality by now and are left out of the training: "
-                  "filter all modalities alike, or build a new CVQVAE(mdata, unpaired='keep') to train on them, too.", stacklevel=3)
+    n = sum(map(len, found[1:]))
+    warn(f"{counted(n, 'cell lacks', 'cells lack')} a modality by now and {'is' if n == 1 else 'are'} left out of the training: "
+         "filter all modalities alike, or build a new CVQVAE(mdata, unpaired='keep') to train on them, too.")
     return found[:1]
 
 # %% ../nbs/05_reading.ipynb #79eb90b1
+@patch
+def refuse_renamed(
+    self: CellReader,
+    data: MuData,  # cells of any modalities
+) -> None:  # raises DataError
+    "Refuse modalities that the model knows under another name: they would be passed over."
+    other = {name: _kind_told(adata, name) for name, adata in data.mod.items() if name not in self.kinds}
+    meant = {own: name for name, found in other.items() for own, kind in self.kinds.items() if kind == found and own not in data.mod}
+    here = {own: own for own in self.kinds if own in data.mod}
+    if meant or not here:
+        known = " and ".join(own if own == kind else f"{own} ({kind})" for own, kind in self.kinds.items())
+        named = ", ".join(f"{own!r}: mdata[{name!r}]" for own in self.kinds if (name := (here | meant).get(own)))
+        advice = f"call them as the model does, mudata.MuData({{{named}}})" if meant else "give one of those, or say in its var['feature_types'] that it is one"
+        raise DataError(f"the model was trained on {known}; here are {' and '.join(data.mod)}: {advice}")
+
+
+def _kind_told(adata: AnnData, name: str) -> str | None:
+    "What a modality says it is; None where it says nothing that can be understood."
+    try:
+        return modality_kind(adata, name)
+    except DataError:
+        return None
+
+
 @patch
 def match(
     self: CellReader,

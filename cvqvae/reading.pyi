@@ -112,6 +112,18 @@ class CellReader:
         unpaired
             cells that lack a modality by now: "drop", with a warning, or "keep"'''
 
+    def refuse_renamed(self, data: MuData) -> None:
+        """Refuse modalities that the model knows under another name: they would be passed over.
+
+        Parameters
+        ----------
+        data
+            cells of any modalities
+
+        Returns
+        -------
+        raises DataError"""
+
     def match(self, data: MuData) -> pd.DataFrame:
         """How the features of cells fit those of the model, see `matched_names`.
 

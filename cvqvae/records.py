@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 
 from . import __version__
 from .backed import row_blocks
-from .cells import counts_of
+from .checks import counts_of
 from .downloads import sha256_of
 from .parameters import Parameters, source_of
 

@@ -25,13 +25,14 @@ from mudata import MuData
 
 from .callbacks import Callback, watched_loss
 from .cells import kinds_of
-from .checks import DataError
+from .checks import DataError, counted
 from .devices import devices_for
 from .files import check_file, probe_once, remove_parts, write_atomically
 from .integration import CVQVAE
 from .names import is_10x_folder
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
 from .records import fingerprint, record_of
+from .stored import under_names
 
 # %% ../nbs/09_runs.ipynb #ac16849d
 def analysis_path(
@@ -117,13 +118,19 @@ def interrupted_runs(
     found = []
     for lock in parent.glob(f".*{_MARK}*/{_LOCK}"):
         try:
-            with FileLock(lock, timeout=0):
-                lock.unlink()
-                name = lock.parent.name[1:].rsplit(_MARK, 1)[0]
-                found.append(lock.parent.replace(_unused(parent / f"{name}-interrupted")))
+            with FileLock(lock, timeout=0) as held:
+                _unlock(lock.parent, held)
+                found.append(lock.parent.replace(_unused(parent / f"{lock.parent.name[1:].rsplit(_MARK, 1)[0]}-interrupted")))
         except (Timeout, OSError):
             continue
     return found
+
+
+def _unlock(folder: Path, lock: FileLock) -> None:
+    if os.name != "posix":  # Windows removes no open file
+        lock.release()
+    (folder / _LOCK).unlink(missing_ok=True)
+    lock.release()
 
 
 def _busy(
@@ -161,11 +168,6 @@ def _begun(out: Path) -> tuple[Path, FileLock]:
     return (partial if early == _MARK else partial.replace(out.with_name(f".{out.name}{_MARK}{partial.name[-8:]}"))), lock
 
 # %% ../nbs/09_runs.ipynb #201f11f3
-def _unlock(folder: Path, lock: FileLock) -> None:
-    (folder / _LOCK).unlink(missing_ok=True)
-    lock.release()
-
-
 def _renamed(partial: Path, lock: FileLock, target: Path) -> Path:
     "Unlocked when it has its name: what is killed in between is whole, and not a hidden folder that nothing points to."
     if os.name != "posix":  # Windows renames no folder with an open file
@@ -175,10 +177,8 @@ def _renamed(partial: Path, lock: FileLock, target: Path) -> Path:
 
 
 def _failed(partial: Path, lock: FileLock, out: Path, error: BaseException) -> Path:
-    try:
+    with suppress(OSError):  # a full disk must not hide what went wrong
         (partial / "error.txt").write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
-    except OSError:
-        pass  # a full disk must not hide what went wrong
     return _renamed(partial, lock, _unused(out.with_name(f"{out.name}-failed")))
 
 
@@ -289,14 +289,17 @@ def run_analysis(
 def earlier_model(
     parameters: Parameters,  # with `model`, the folder of a saved one
     mdata: MuData,  # the cells that are to be placed in its space
-) -> CVQVAE:  # raises DataError where it does not fit the cells, or what else was said
+) -> tuple[CVQVAE, MuData]:  # the cells under its names of modalities; raises DataError where it does not fit them, or what else was said
     "The trained model of an earlier run."
     if said := [f"--{name}" for name in ("preset", "epochs", "components") if getattr(parameters, name) is not None]:
         raise DataError(f"--model and {' and '.join(said)} exclude each other: the model is trained already.")
     model, about = CVQVAE.load(parameters.model), f"--model {parameters.model}"
     if model.kinds != (here := kinds_of(mdata.mod)):
         own, found = (" and ".join(name if name == kind else f"{name} ({kind})" for name, kind in kinds.items()) for kinds in (model.kinds, here))
-        raise DataError(f"{about}: it was trained on {own}, and these cells have {found}. Give the cells of its run, or others that were measured alike.")
+        called = {kind: name for name, kind in here.items()}
+        if sorted(called) != sorted(model.kinds.values()):
+            raise DataError(f"{about}: it was trained on {own}, and these cells have {found}. Give the cells of its run, or others that were measured alike.")
+        mdata = under_names(mdata, {name: called[kind] for name, kind in model.kinds.items()})
     if parameters.batch and model.batch_key not in (None, parameters.batch):
         raise DataError(f"{about}: its batches are in the column {model.batch_key}, not {parameters.batch}: leave out --batch.")
     if model.config.bottleneck != "quantized" or model.transforms.keys() != model.kinds.keys():
@@ -309,7 +312,7 @@ def earlier_model(
                 transform.transform(mdata[name][:1].copy())
     except DataError as error:
         raise DataError(f"{about}: {error}") from error
-    return model
+    return model, mdata
 
 # %% ../nbs/09_runs.ipynb #69d72c03
 def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
@@ -324,9 +327,9 @@ def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
         raise DataError(f"--annotation {parameters.annotation}: no such file. Check the spelling.")
     mdata = load_cells(parameters, name)
     columns = columns_of(parameters, mdata)
-    earlier_model(parameters, mdata) if parameters.model else None
-    counted = ", ".join(f"{a.n_vars:,} {modality} features" for modality, a in mdata.mod.items())
-    print(f"{name_of(parameters)}: {mdata.n_obs:,} cells, {counted}", flush=True)
+    mdata = earlier_model(parameters, mdata)[1] if parameters.model else mdata
+    features = ", ".join(counted(a.n_vars, f"{modality} feature") for modality, a in mdata.mod.items())
+    print(f"{name_of(parameters)}: {counted(mdata.n_obs, 'cell')}, {features}", flush=True)
     used = dict.fromkeys(SOURCES) | parameters.given() | source_of(parameters) | columns | {"out": "."}
     used = {key: value for key, value in {"preset": "default", "seed": 0}.items() if name == "integrate"} | used
     identity = fingerprint(mdata)

@@ -20,7 +20,7 @@ from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 from torch import Tensor, nn
 
 from .batches import batches_of, choose_device
-from .cells import DataError, counts_of
+from .checks import DataError, counts_of
 from .gene_activity import peak_gene_links
 from .networks import seeded
 from .normalisation import log_normalised

@@ -21,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from .batches import batches_of, choose_device, epoch_generator
-from .cells import DataError
+from .checks import DataError, counted
 from .gene_activity import gene_activity, read_annotation
 from .ground_truth import find_column
 from .networks import seeded
@@ -57,7 +57,7 @@ class Clock:
         planned: int,  # epochs
     ) -> str:
         "How far the training came."
-        return f"stopped by the limit of {self.max_seconds:g} s after {done} of {planned} epochs" if self.stopped else f"{done} epochs"
+        return f"stopped by the limit of {self.max_seconds:g} s after {done} of {planned} epochs" if self.stopped else counted(done, "epoch")
 
 
 def run_epochs(
@@ -165,7 +165,7 @@ def label_codes(
         raise DataError(f"scJoint learns from the cell types of the RNA: pass labels_key, a column of obs ({given}).")
     codes, types = pd.factorize(column, sort=True)
     if (codes < 0).any():
-        raise DataError(f"{(codes < 0).sum():,} cells have no {labels_key!r}: scJoint needs the type of every RNA cell.")
+        raise DataError(f"{counted((codes < 0).sum(), 'cell has', 'cells have')} no {labels_key!r}: scJoint needs the type of every RNA cell.")
     return codes.astype(np.int64), len(types)
 
 # %% ../nbs/08_scjoint.ipynb #903cda8f

@@ -16,7 +16,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from .blood import BRANCHES, G2M_GENES, PARENT, S_GENES, branch_state, draw_cells, gene_names, gene_program, peak_table, protein_table
-from .cells import DataError, pair_modalities
+from .cells import pair_modalities
+from .checks import DataError
 
 # %% ../nbs/00_simulation.ipynb #6ae4d495
 def poisson_sparse(

@@ -142,7 +142,7 @@ def write_tables(
         mean, spread = mean_and_spread(scores, view)
         numbers = mean.join(spread.add_suffix("_sd")).join(mean_and_spread(scores, "run")[0]).assign(note=notes(scores)).rename_axis("method")
         bold = benchmark_table(scores, view, ("**", "**"))
-        texts = {".csv": numbers.to_csv(), ".md": as_markdown(bold), ".tex": as_latex(bold)}
+        texts = {".csv": numbers.to_csv(lineterminator="\n"), ".md": as_markdown(bold), ".tex": as_latex(bold)}
         written += [write_atomically(Path(folder) / f"{name}-{view}{suffix}", _writer(text)) for suffix, text in texts.items()]
     return written
 

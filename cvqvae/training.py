@@ -137,24 +137,38 @@ def _split(n: int, config: TrainingConfig) -> tuple[Tensor, Tensor]:
 # %% ../nbs/04_training.ipynb #2ffd370f
 @patch
 def fit(self: Trainer) -> Trainer:
-    "Run the remaining epochs; raises `DivergedError` when the loss stops being finite."
+    """Run the remaining epochs; raises `DivergedError` when the loss stops being finite.
+    After an error, or Ctrl-C, another call goes on with the epoch that it was in.
+    """
     torch.set_num_threads(chosen_threads())
     self.stopped = False
     gradients = torch.inference_mode(False)
-    with gradients, seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
-        with suppress(StopTraining):
-            self._call("before_fit")
-        self._take_over()
-        try:
-            while first_says(self.epoch < self.config.epochs and not self.stopped):
-                self.run_epoch()
-        except StopTraining:
-            first_says(False)
-        with suppress(StopTraining):
-            self._call("after_fit")
-        self._take_over()
-    self.model.eval()
+    try:
+        with gradients, seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
+            self._run()
+    except BaseException:
+        for callback in (c for c in self.callbacks if c.everywhere or rank() == 0):
+            with suppress(Exception):  # the first error is what the caller has to see
+                callback.after_error(self)
+        raise
+    finally:
+        self.model.eval()
     return self
+
+
+@patch
+def _run(self: Trainer) -> None:
+    with suppress(StopTraining):
+        self._call("before_fit")
+    self._take_over()
+    try:
+        while first_says(self.epoch < self.config.epochs and not self.stopped):
+            self.run_epoch()
+    except StopTraining:
+        first_says(False)
+    with suppress(StopTraining):
+        self._call("after_fit")
+    self._take_over()
 
 
 @patch

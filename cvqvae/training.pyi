@@ -101,7 +101,8 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int: ...
     def fit(self) -> Trainer:
-        """Run the remaining epochs; raises `DivergedError` when the loss stops being finite."""
+        """Run the remaining epochs; raises `DivergedError` when the loss stops being finite.
+        After an error, or Ctrl-C, another call goes on with the epoch that it was in."""
 
     def run_epoch(self) -> None:
         """One pass over the training cells, the validation loss, and a row of history."""

@@ -16,7 +16,7 @@ from mudata import MuData
 from torch import Tensor
 
 from .batches import CellData
-from .cells import DataError
+from .checks import DataError, counted
 from .components import Components
 from .model import CrossVQVAE, Latent
 from .mosaic import merged_obs
@@ -83,7 +83,8 @@ def feature_positions(
         asked = asked_names(var)
         if lacking := [name for name in features if name not in asked]:
             called = " or ".join(repr(name) for name, own in asked.items() if own == var.index[0])
-            raise DataError(f"{len(lacking)} of {len(columns)} features are not predicted by this model, such as {lacking[0]!r}; "
+            what = f"{len(lacking)} of {counted(len(columns), 'feature')} {'is' if len(lacking) == 1 else 'are'}"
+            raise DataError(f"{what} not predicted by this model, such as {lacking[0]!r}; "
                             f"it predicts {len(var):,}, called like {called}.{meant_by(lacking[0], asked)}")
         columns = var.index.get_indexer([asked[name] for name in features])
     return pd.unique(columns)

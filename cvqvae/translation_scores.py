@@ -16,7 +16,7 @@ from mudata import MuData
 from scipy.stats import rankdata
 from sklearn.neighbors import NearestNeighbors
 
-from .cells import DataError, counts_of
+from .checks import DataError, counts_of
 from .components import Components
 from .held_out import keep_back
 from .integration import CVQVAE

@@ -14,7 +14,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from .cells import KINDS, DataError, counts_of, modality_kind
+from .cells import KINDS, modality_kind
+from .checks import DataError, counts_of
 from .generative import multivi_model, totalvi_model
 from .mosaic import batch_labels
 from .peers import Task, quietly

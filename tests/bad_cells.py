@@ -107,14 +107,14 @@ def _(folder):
     return named(rna, atac)
 
 
-@kind("a cell occurs twice", "'rna' & 1 duplicated cell names, such as 'cell000000' & remove the repeats")
+@kind("a cell occurs twice", "'rna' & 1 duplicated cell name, such as 'cell000000' & remove the repeats")
 def _(folder):
     rna, atac = pair()
     rna.obs_names = ["cell000000", *rna.obs_names[:1], *rna.obs_names[2:]]
     return named(rna, atac)
 
 
-@kind("a cell occurs twice in a MuData", "'rna' & duplicated cell names & remove the repeats")
+@kind("a cell occurs twice in a MuData", "'rna' & duplicated cell name & remove the repeats")
 def _(folder):
     rna, atac = pair()
     names = ["same", "same", *rna.obs_names[2:]]
@@ -123,14 +123,14 @@ def _(folder):
     return build(mdata), [mdata]
 
 
-@kind("a gene occurs twice", "'rna' & duplicated feature names & var_names_make_unique")
+@kind("a gene occurs twice", "'rna' & duplicated feature name & var_names_make_unique")
 def _(folder):
     rna, atac = pair()
     rna.var_names = ["CD34", "CD34", *rna.var_names[2:]]
     return named(rna, atac)
 
 
-@kind("a gene occurs twice in a MuData", "'rna' & duplicated feature names & var_names_make_unique")
+@kind("a gene occurs twice in a MuData", "'rna' & duplicated feature name & var_names_make_unique")
 def _(folder):
     mdata = cells()
     mdata["rna"].var_names = ["CD34", "CD34", *mdata["rna"].var_names[2:]]
@@ -259,7 +259,7 @@ def _(folder):
     return named(rna, atac)
 
 
-@kind("an empty cell, and empty cells are errors", "1 empty cells rna & empty='drop'")
+@kind("an empty cell, and empty cells are errors", "1 empty cell rna & empty='drop'")
 def _(folder):
     from cvqvae.cells import pair_modalities
 
@@ -508,7 +508,7 @@ def _(folder):
     return read(folder)
 
 
-@kind("a cell twice in a container", "cells.h5mu & 'rna' & duplicated cell names")
+@kind("a cell twice in a container", "cells.h5mu & 'rna' & duplicated cell name")
 def _(folder):
     with h5py.File(files(folder) / "cells.h5mu", "r+") as file:
         file["mod/rna/obs/_index"][1] = "cell000000"

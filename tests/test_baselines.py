@@ -289,6 +289,13 @@ def test_tables_hold_what_the_scores_say(tmp_path):
     assert numbers.loc["peer", "nmi_sd"] == pytest.approx(values.std(ddof=1)) and numbers.loc["peer", "seconds"] == 2
 
 
+def test_a_table_has_no_empty_lines_where_lines_end_otherwise(tmp_path, monkeypatch):
+    "On Windows pandas ends lines as the system does, and a text file does so once more."
+    monkeypatch.setattr("os.linesep", "\r\n")
+    for path in write_tables(scores_table(), tmp_path):
+        assert b"\r" not in path.read_bytes()
+
+
 def test_markdown_and_latex_mark_the_same_best():
     table = benchmark_table(scores_table(), "joint", ("**", "**"))
     assert as_markdown(table).count("**") == 2 * as_latex(table).count(r"\textbf")

@@ -64,7 +64,7 @@ def test_no_shared_cell_names_an_example_of_each_side():
 
 
 def test_duplicated_cells_and_features_are_refused():
-    with pytest.raises(DataError, match="1 duplicated cell names, such as 'a'"):
+    with pytest.raises(DataError, match="1 duplicated cell name, such as 'a'"):
         pair_modalities({"rna": genes("aab"), "atac": peaks("ab")}, KINDS)
     with pytest.raises(DataError, match="duplicated feature"):
         pair_modalities({"rna": modality("ab", ["X", "X"]), "atac": peaks("ab")}, KINDS)
@@ -79,7 +79,7 @@ def test_empty_cells_and_features_are_dropped_and_reported_or_refused():
     rna, atac = genes("abc"), peaks("abc")
     atac.X[1] = 0
     rna.X[:, 2] = 0
-    with pytest.warns(UserWarning, match="1 empty cells atac, 1 empty features rna"):
+    with pytest.warns(UserWarning, match="Pairing kept 2 cells and dropped: 1 empty cell atac, 1 empty feature rna"):
         pair = pair_modalities({"rna": rna, "atac": atac}, KINDS)
     assert pair.shape == (2, 6) and list(pair.obs_names) == ["a", "c"]
     assert pair.uns["cvqvae_pairing"]["empty_cells_atac"] == 1

@@ -11,7 +11,7 @@ import pytest
 from bad_cells import SMALL
 from test_datasets import genes, modality, peaks, write_10x
 
-from cvqvae.cells import DataError, pair_modalities
+from cvqvae.cells import DataError, declare_kind, pair_modalities
 from cvqvae.command import main
 from cvqvae.datasets import read_any, read_pair
 from cvqvae.explorer import explorer_content
@@ -39,6 +39,33 @@ def test_hashtags_of_a_multi_run_are_no_proteins(tmp_path, tags):
     assert mdata.uns["cvqvae_pairing"]["hashtags_protein"] == len(tags)
 
 
+def stacked():
+    "Genes and proteins in one matrix, without a word about which are which."
+    mdata = simulate(n_cells=60, n_genes=300, kind="protein")
+    whole = ad.concat([mdata["rna"], mdata["protein"]], axis=1)
+    whole.obs, whole.var = mdata["rna"].obs.copy(), pd.DataFrame(index=[*mdata["rna"].var_names, *mdata["protein"].var_names + "_TotalSeqB"])
+    return whole, mdata["protein"].var_names + "_TotalSeqB"
+
+
+def test_genes_and_proteins_in_one_matrix_are_told_apart_as_the_error_says(tmp_path):
+    whole, proteins = stacked()
+    whole.write(tmp_path / "cells.h5ad")
+    for read in (lambda: read_any(tmp_path / "cells.h5ad"), lambda: CVQVAE({"rna": whole, "protein": whole[:, proteins].copy()}, **SMALL),
+                 lambda: read_pair(whole, whole[:, proteins].copy(), ("rna", "protein"))):  # fmt: skip
+        with pytest.raises(DataError, match="feature_types'] is missing") as refused:
+            read()
+    line = re.search(r"adata\.var\['feature_types'\] = numpy\.where\(.*?'Gene Expression'\)", str(refused.value))[0]
+    exec(line, {"adata": whole, "numpy": np, "PROTEINS": proteins})
+    whole.write(tmp_path / "cells.h5ad")
+    assert {name: adata.n_vars for name, adata in read_any(tmp_path / "cells.h5ad").mod.items()}["protein"] == len(proteins)
+
+
+def test_genes_that_are_called_as_antibodies_are_genes_where_the_file_says_so():
+    whole, proteins = stacked()
+    whole.var["feature_types"] = "Gene Expression"
+    assert declare_kind(whole, "rna").n_vars == whole.n_vars
+
+
 def test_hashtags_alone_are_refused(tmp_path):
     write_10x(tmp_path / "cells.h5", np.ones((4, 4), int), ["ACTB", "CD3E", "HTO1", "HTO2"], ["Gene Expression"] * 2 + ["Antibody Capture"] * 2)
     with pytest.raises(DataError, match="only hashtags, such as 'HTO1'"):
@@ -60,7 +87,7 @@ def test_a_modality_of_something_else_can_be_left_out_as_the_error_says(tmp_path
 def test_features_of_another_type_are_told(tmp_path):
     names, types = ["ACTB", "CD3E", "chr1:5-9", "chr1:20-30", "GFP"], ["Gene Expression"] * 2 + ["Peaks"] * 2 + ["Custom"]
     write_10x(tmp_path / "cells.h5", np.ones((4, 5), int), names, types)
-    with pytest.warns(UserWarning, match="Left out: 1 features of the type Custom, such as 'GFP'"):
+    with pytest.warns(UserWarning, match="Left out: 1 feature of the type Custom, such as 'GFP'"):
         read_any(tmp_path / "cells.h5")
 
 

@@ -1,6 +1,9 @@
 """Peaks and genes that overlap, annotations that are damaged, and the two methods that read gene activity."""
 
 import gzip
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -68,7 +71,7 @@ def test_a_chromosome_may_hold_separators_and_large_numbers():
 
 
 @pytest.mark.parametrize("names, reason", [
-    (["chr1-1-2", "peak1", "peak2"], "2 of 3 peaks carry no coordinates"), (["chr1-5-5"], "end before they start"), (["CD34"], "'CD34'"),
+    (["chr1-1-2", "peak1", "peak2"], "2 of 3 peaks carry no coordinates"), (["chr1-5-5"], "1 peak ends before it starts"), (["CD34"], "'CD34'"),
 ])
 def test_names_without_a_place_are_refused(names, reason):
     with pytest.raises(DataError, match=reason):
@@ -172,7 +175,7 @@ def test_a_gene_without_a_name_keeps_its_id(tmp_path):
     ("a.gtf", GTF.replace("10001", "ten"), "line 1 of a.gtf is no GTF: invalid literal"),
     ("a.gtf", GTF + "chr1\tgene\n", "line 2 of a.gtf is no GTF: 2 columns"),
     ("a.gtf", GTF.replace("\t+\t", "\t*\t"), "a strand is"),
-    ("a.gtf", GTF.replace("12000", "9000"), "end before they start, such as chr1:10000-9000"),
+    ("a.gtf", GTF.replace("12000", "9000"), "1 gene ends before it starts, such as chr1:10000-9000"),
     ("a.bed", "chr1\t1\t2\tg\n", "4 columns instead of 6"),
     ("a.gtf.gz", GTF, "cannot read the annotation"),  # named .gz, but plain text
     ("a.csv", GTF, "expected .gtf or .bed"),
@@ -342,3 +345,13 @@ def test_matching_moves_cells_into_the_other_modality():
     assert np.allclose(match_latents(fixed, fixed, n_neighbors=1), fixed)
     moved = match_latents(fixed + 100, fixed, n_neighbors=3)
     assert (moved <= fixed.max(0) + 1e-6).all() and (moved >= fixed.min(0) - 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["genes.bed", "genes.bed.gz"])
+def test_names_beyond_ascii_are_read_as_utf_8_whatever_the_machine_writes(name, tmp_path):
+    text = "chr1\t1000\t1500\tβ-globin\t0\t+\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    program = "import sys; from cvqvae.gene_activity import read_annotation; print(ascii(read_annotation(sys.argv[1])['gene'][0]))"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    found = subprocess.run([sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, env=environment)
+    assert found.stdout.strip() == r"'\u03b2-globin'", found.stderr

@@ -122,10 +122,39 @@ def test_imports_point_upward(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_the_error_is_imported_from_its_home(path):
+    elsewhere = [line for line in path.read_text().splitlines() if re.match(r"from \.(?!checks )\w+ import .*\b(DataError|counts_of)\b", line)]
+    assert not elsewhere
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_no_pickle_and_no_star_imports(path):
     text = path.read_text()
     assert not re.search(r"^\s*(import|from)\s+(pickle|joblib|dill|cloudpickle)\b|torch\.(save|load)\(|allow_pickle=True", text, flags=re.M)
     assert not re.search(r"^from .+ import \*", text, flags=re.M)
+
+
+SCRIPTS = [*sorted((ROOT / ".ci").glob("*.py")), *sorted((ROOT / "nbs" / "benchmarks").glob("*.py")), ROOT / "setup.py"]
+
+
+def without_encoding(text):
+    "Calls that read or write text in the encoding of the machine, which on Windows is not UTF-8."
+    for node in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
+        called, mode = ast.unparse(node.func), " ".join(map(ast.unparse, node.args[1:]))
+        opened = (called == "open" and not re.search("'[rwax]b", mode)) or (called == "gzip.open" and "t'" in mode)
+        texts = opened or called.endswith((".read_text", ".write_text"))
+        if texts and "encoding" not in {word.arg for word in node.keywords}:
+            yield ast.unparse(node)
+
+
+def test_a_call_without_encoding_is_seen():
+    assert len(list(without_encoding('open(p)\nopen(p, "w")\ngzip.open(p, "rt")\np.read_text()\np.write_text(x)\n'))) == 5
+    assert not list(without_encoding('open(p, "rb+")\nopen(p, "ab" if x else "wb")\ngzip.open(p)\nos.open(p, 0)\nopen(p, encoding="utf-8")\n'))
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda p: p.stem)
+def test_texts_are_read_and_written_as_utf_8(path):
+    assert not list(without_encoding(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)

@@ -24,7 +24,7 @@ from cvqvae.callbacks import Callback
 from cvqvae.cells import DataError
 from cvqvae.configuration import VARIANTS, ModelConfig
 from cvqvae.containers import one_hot
-from cvqvae.datasets import load_dataset, read_any, read_mudata
+from cvqvae.datasets import load_dataset, read_any, read_mudata, read_pair
 from cvqvae.figures import save_figure
 from cvqvae.files import write_atomically
 from cvqvae.integration import CVQVAE
@@ -46,6 +46,29 @@ def contents(adata):
         "obs": list(adata.obs.columns), "var": adata.var.to_csv(), "obsm": sorted(adata.obsm), "layers": sorted(adata.layers),
         "uns": sorted(adata.uns), "X": (adata.X.sum(), adata.X.nnz), "names": list(adata.obs_names),
     }  # fmt: skip
+
+
+def test_one_of_something_is_told_as_one(tmp_path):
+    mdata = simulate(n_cells=100, n_genes=300, n_peaks=400)
+    model = CVQVAE(mdata, epochs=1, **SMALL).fit(progress=False)
+    assert "preset default, 1 batch, on cpu; trained for 1 epoch" == repr(model).split("\n")[1]
+    assert "1 epoch, training loss" in (model.save(tmp_path / "model") / "README.md").read_text(encoding="utf-8")
+
+
+def test_warnings_name_the_line_of_the_caller(fitted, tmp_path):
+    "Python shows a warning once per line: where it named one of this package, the second call said nothing."
+    model, mdata = fitted
+    fewer, empty = mdata["rna"][:, 20:].copy(), simulate(n_cells=60, n_genes=200, n_peaks=200)
+    empty["rna"].X = empty["rna"].X.multiply(np.arange(empty.n_obs)[:, None] > 2).tocsr()
+    calls = [lambda: model.embed(fewer.copy()), lambda: model.translate(fewer, to="atac"), lambda: read_pair(empty["rna"], empty["atac"]),
+             lambda: CVQVAE([empty["rna"], empty["atac"]], **SMALL), lambda: CVQVAE(list(empty.mod.values()), unpaired="keep", **SMALL),
+             lambda: CVQVAE(simulate(n_cells=10, n_genes=200, n_peaks=200), device="cpu"),
+             lambda: CVQVAE(empty, epochs=1, **SMALL).fit(progress=False)]  # fmt: skip
+    for call in calls:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            call()
+        assert told and {one.filename for one in told} == {__file__}, [(one.filename, one.lineno, str(one.message)) for one in told]
 
 
 def test_only_the_named_slots_change():
@@ -206,7 +229,7 @@ def test_missing_batch_labels_and_unknown_targets_are_refused(fitted):
     broken = simulate(n_cells=60, seed=0)
     broken.obs["batch"] = broken.obs["batch"].astype(object)
     broken.obs.iloc[3, broken.obs.columns.get_loc("batch")] = None
-    with pytest.raises(DataError, match="1 missing values"):
+    with pytest.raises(DataError, match="1 missing value"):
         CVQVAE(broken, batch_key="batch")
 
 

@@ -111,6 +111,34 @@ def test_a_run_that_is_killed_at_its_very_end_has_its_name(tmp_path, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["next", "run"]
 
 
+def test_a_run_ends_where_open_files_can_not_be_removed(tmp_path, monkeypatch):
+    "As on Windows: also one that was killed gets a name that can be seen."
+    locks, unlink = [], Path.unlink
+
+    class Lock(runs.FileLock):
+        def __init__(self, path, *args, **options):
+            super().__init__(path, *args, **options)
+            locks.append((str(path), self))
+
+    def refuse(path, missing_ok=False):
+        if any(place == str(path) and lock.is_locked for place, lock in locks):
+            raise PermissionError(13, "The process cannot access the file because it is being used by another process")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(runs, "FileLock", Lock)
+    monkeypatch.setattr(runs, "os", Mock(**{"name": "nt"}))
+    runs.os.name = "nt"
+    monkeypatch.setattr(Path, "unlink", refuse)
+    (killed := tmp_path / ".run-run-12345678").mkdir()
+    (killed / ".running").touch()
+    with runs.run_folder(tmp_path / "run") as partial:
+        (partial / "result").touch()
+    with pytest.raises(RuntimeError), runs.run_folder(tmp_path / "other"):
+        raise RuntimeError("whatever")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other-failed", "run", "run-interrupted"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["result"]
+
+
 def test_a_full_disk_does_not_hide_the_error_of_a_run(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError("No space left on device")

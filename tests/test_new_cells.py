@@ -248,7 +248,7 @@ def test_very_few_cells_or_features_are_told_before_the_training(recwarn):
 
 def test_too_few_pairs_are_refused(cells):
     apart = {"rna": cells["rna"][:100].copy(), "atac": cells["atac"][99:].copy()}
-    with pytest.raises(DataError, match="1 cells have two modalities"):
+    with pytest.raises(DataError, match="1 cell has two modalities"):
         join_modalities(apart)
 
 
@@ -822,7 +822,7 @@ def test_repeated_names_are_told_once(folder, cells, tmp_path, capsys):
     for command, *flags in calls:
         assert main([command, "--rna", str(tmp_path / "rna.h5ad"), *flags]) == 2
         told = capsys.readouterr().err
-        assert told.count("nique") == 1 and "duplicated feature names" in told and "var_names_make_unique(), and write the file again" in told
+        assert told.count("nique") == 1 and "duplicated feature name" in told and "var_names_make_unique(), and write the file again" in told
     assert not list(tmp_path.glob("out*"))
 
 
@@ -992,3 +992,14 @@ def test_counts_are_handed_on_however_they_are_kept():
         again = to_anndata(mdata, umap=False)
         assert (again.X != first.X).nnz == 0 and again.layers["counts"].format == "csr"
         np.testing.assert_array_equal(again.obsm["protein_expression"], first.obsm["protein_expression"])
+
+
+@pytest.mark.parametrize("names", [["rna", "peaks"], ["GEX", "atac"], ["GEX", "peaks"]])
+def test_a_modality_under_another_name_is_not_passed_over(fitted, cells, names):
+    "It was, where another one had its right name."
+    called = MuData({name: adata[200:].copy() for name, adata in zip(names, cells.mod.values())})
+    with pytest.raises(DataError, match="call them as the model does") as caught:
+        fitted.embed(called)
+    line = re.search(r"mudata\.MuData\(.*\)", str(caught.value))[0]
+    again = fitted.embed(eval(line, {"mudata": mudata, "mdata": called}))  # what the error says
+    assert list(again.mod) == fitted.modalities and "X_cvqvae" in again.obsm

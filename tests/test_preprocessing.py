@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from cvqvae.backed import open_modalities
 from cvqvae.baselines import only_components
+from cvqvae.canonical import CanonicalCorrelation
 from cvqvae.cells import DataError
 from cvqvae.components import ProteinComponents, RNAComponents
 from cvqvae.ground_truth import cell_cycle_scores
 from cvqvae.integration import CVQVAE
+from cvqvae.labels import LabelTransfer
 from cvqvae.lsi import ATACComponents, depth_correlation
 from cvqvae.normalisation import centred_log_ratio, expected_spread, inverse_frequency, tf_idf
 from cvqvae.parameters import Parameters, load_cells
@@ -353,3 +355,31 @@ def test_unusable_further_components_are_refused_and_nothing_is_written(values, 
     with pytest.raises(DataError, match=f"X_pca_further.* of 'rna'.*{message}"):
         CVQVAE(mdata, n_components=5, device="cpu")
     assert marks(mdata) == before
+
+
+@pytest.mark.parametrize("kind, name", [("rna", "rna"), ("atac", "atac"), ("protein", "protein")])
+def test_components_that_are_not_fitted_say_so(kind, name):
+    cells, transform = simulate(n_cells=20, n_genes=150, n_peaks=150, kind="protein" if kind == "protein" else "atac")[name], COMPONENTS[kind]()
+    called = {"transform": lambda: transform.transform(cells), "inverse_transform": lambda: transform.inverse_transform(np.zeros((2, 50))),
+              "explained_variance_ratio": lambda: transform.explained_variance_ratio}  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for call in called.values():
+            with pytest.raises(ValueError, match=rf"{type(transform).__name__} is not fitted yet: call fit\(adata\) first"):
+                call()
+
+
+def test_labels_and_directions_that_are_not_fitted_say_so():
+    z = np.zeros((3, 4))
+    for call in (lambda: LabelTransfer().predict(z), lambda: LabelTransfer().predict(z[:0]), lambda: LabelTransfer().calibrate(z, ["a", "b", "b"])):
+        with pytest.raises(ValueError, match=r"knows no reference yet: call fit\(z, labels\) first"):
+            call()
+    with pytest.raises(ValueError, match=r"not fitted yet: call fit\(first, second\) first"):
+        CanonicalCorrelation().transform(z, z)
+
+
+def test_a_model_that_is_not_trained_is_not_saved(tmp_path):
+    model = CVQVAE(simulate(n_cells=60, n_genes=150, n_peaks=150), n_components=5, device="cpu")
+    with pytest.raises(ValueError, match=r"not trained yet: call fit\(\) first"):
+        model.save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())

@@ -192,6 +192,21 @@ def test_proteins_without_labels_or_batch(tmp_path):
     assert type(proteins.X) is type(proteins.layers["counts"]) is np.ndarray and rna.layers["counts"].format == "csr"  # as totalVI reads them
 
 
+def test_a_comparison_names_isotype_controls_as_an_integration_does(tmp_path):
+    for name, adata in simulate(n_cells=120, kind="protein", n_genes=300).mod.items():
+        adata.write(tmp_path / f"{name}.h5ad")
+    said = {"rna": str(tmp_path / "rna.h5ad"), "adt": str(tmp_path / "protein.h5ad"), "methods": "raw", "seeds": "0", "components": 10, "resolutions": 1}
+    out = runs.run_analysis("benchmark", checked(said), tmp_path / "out")
+    told = "".join(output.get("text", "") for cell in nbformat.read(out / "benchmark.ipynb", 4).cells for output in cell.get("outputs", []))
+    assert "Isotype controls among the proteins: IgG1-isotype, IgG2a-isotype." in told
+
+
+@pytest.mark.parametrize("name", ["integrate", "benchmark", "ablation", "biology"])
+def test_every_report_names_isotype_controls(name):
+    sources = [cell.source for cell in nbformat.read(runs.analysis_path(name), 4).cells if cell.cell_type == "code"]
+    assert sources[sources.index("describe_cells(mdata)") + 1] == "if note := isotype_note(mdata):\n    print(note)"
+
+
 def test_three_modalities_have_a_report(files, tmp_path):
     cells = mudata.read_h5mu(files / "three.h5mu")
     for name, adata in cells.mod.items():
@@ -309,6 +324,19 @@ def test_biology_reads_the_space_of_an_earlier_run(run, files, tmp_path):
     own, again = (CVQVAE.load(folder / "model") for folder in (run, tmp_path / "read"))
     assert len(own.history) == len(again.history) == 2
     assert "column `batch`" in (tmp_path / "read" / "biology.ipynb").read_text()  # as the model was told
+
+
+def test_biology_reads_a_model_that_calls_its_modalities_otherwise(run, files, tmp_path):
+    "The names in an .h5mu, and those that Python was given, are anyone's; the kinds decide."
+    cells = mudata.MuData({"open": ad.read_h5ad(files / "atac.h5ad"), "GEX": ad.read_h5ad(files / "rna.h5ad")})
+    for name, kind in {"open": "Peaks", "GEX": "Gene Expression"}.items():
+        cells[name].var["feature_types"] = kind
+    cells.write(tmp_path / "cells.h5mu")
+    flags = ["--mudata", tmp_path / "cells.h5mu", "--labels", "cell_type", "--root", "HSC", "--model", run / "model"]
+    assert main(["biology", *map(str, flags), "--out", str(tmp_path / "read")]) == 0
+    before, after = (mudata.read_h5mu(folder / "integrated.h5mu") for folder in (run, tmp_path / "read"))
+    assert list(after.mod) == ["rna", "atac"]
+    np.testing.assert_allclose(after[before.obs_names].obsm["X_cvqvae"], before.obsm["X_cvqvae"], atol=1e-4)
 
 
 @pytest.mark.parametrize(

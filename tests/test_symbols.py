@@ -112,7 +112,7 @@ def test_a_prediction_is_asked_for_by_either_name(fitted, tmp_path, capsys):
     np.testing.assert_array_equal(found.X, expected.X)
     capsys.readouterr()
     for asked, message in [
-        (f"{genes.iloc[0]},{genes.iloc[1].lower()}", f"1 of 2 features are not predicted by this model, such as '{genes.iloc[1].lower()}'"),
+        (f"{genes.iloc[0]},{genes.iloc[1].lower()}", f"1 of 2 features is not predicted by this model, such as '{genes.iloc[1].lower()}'"),
         (genes.iloc[1].lower(), f"Did you mean '{genes.iloc[1]}'?"),
         (" , ", "--features names no feature"),
         ("", "--features names no feature"),
@@ -147,7 +147,7 @@ def test_an_error_offers_what_was_meant(fitted):
             ask(symbol.lower())
     with pytest.raises(DataError, match=f"Did you mean '{symbol}'"):
         genes_of(mdata["rna"], [symbol.lower()])
-    with pytest.raises(DataError, match="1 of 1 features are not predicted by this model, such as 7"):
+    with pytest.raises(DataError, match="1 of 1 feature is not predicted by this model, such as 7"):
         model.translate(mdata["atac"], to="rna", features=[7])
     many = [f"chr{i % 22}-{i * 1000}-{i * 1000 + 500}" for i in range(100_000)]
     assert meant_by("chr1:1000-1500", many).endswith("'chr1-1000-1500'?") and meant_by("chr1-1000-1501", many) == ""

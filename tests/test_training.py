@@ -16,7 +16,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from cvqvae.batches import CellData, batches_of, epoch_generator, shares_of, split_rows
-from cvqvae.callbacks import Callback, CodeHealth, DivergedError, EarlyStopping, StopTraining
+from cvqvae.callbacks import Callback, CodeHealth, DivergedError, EarlyStopping, Progress, StopTraining
 from cvqvae.checks import DataError
 from cvqvae.checkpoints import Checkpoint, ResumeFrom
 from cvqvae.configuration import ModelConfig
@@ -286,6 +286,33 @@ def test_an_interrupted_training_goes_on_with_the_epoch_that_it_was_in():
     trainer.fit()
     assert (trainer.epoch, trainer.step, len(trainer.history)) == (3, 3 * trainer.steps_per_epoch, 3)
     assert set(codes) == {200} and rates == [row["learning_rate"] for row in trained(config).history]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, None])
+def test_a_bar_is_closed_where_the_training_does_not_come_to_its_end(error, capsys):
+    "`None`: the model diverges."
+
+    class Break(Callback):
+        def after_batch(self, trainer):
+            if trainer.epoch == 1:
+                if error is not None:
+                    raise error("broken")
+                next(trainer.model.decoders[0].parameters()).data.fill_(float("nan"))
+
+        def after_error(self, trainer):
+            raise ValueError("this one hides the first error")
+
+    bar = Progress()
+    with pytest.raises(error or DivergedError):
+        trained(callbacks=(Break(), bar))
+    assert bar.bar.disable  # closed
+    assert f"fit stopped after {1 if error else 2} of 3 epochs" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_bar_that_was_not_drawn_needs_no_closing(tmp_path):
+    (tmp_path / "run.safetensors").write_text("no checkpoint")
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        trained(callbacks=[ResumeFrom(tmp_path / "run.safetensors"), Progress()])
 
 
 def test_a_trainer_is_gone_with_its_last_name():

@@ -49,7 +49,7 @@ def shown_command(record):
 
 def rows_that_stay(target, run):
     "Rows of the kept comparison whose methods are not in this run, the commands that they came from, and when the run of the pictures began."
-    before, record = pd.read_csv(target / "scores.csv"), json.loads((target / "run.json").read_text())
+    before, record = pd.read_csv(target / "scores.csv"), json.loads((target / "run.json").read_text(encoding="utf-8"))
     stay = before[~before["method"].isin(pd.read_csv(run / "scores.csv")["method"])]
     methods, origins = list(dict.fromkeys(stay["method"])), []
     for origin in record.get("earlier", []):
@@ -67,7 +67,7 @@ def in_order(scores):
 
 def keep(run, add=False, pictures=True):
     "Replace the kept results of the same analysis and cells by those of this run, or those of its methods."
-    record = json.loads((run / "run.json").read_text())
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     analysis = record["analysis"]
     target = RESULTS / analysis / record["given"].get("dataset", "demo")
     stay, earlier, pictured = rows_that_stay(target, run) if add else (None, [], "")
@@ -86,7 +86,7 @@ def keep(run, add=False, pictures=True):
     known = {name: record[name] for name in ("versions", "wall_seconds", "peak_memory_gib", "started", "cells_sha256")}
     known |= {"earlier": earlier} if earlier else {}
     known |= {} if pictures else {"pictures": pictured}
-    (target / "run.json").write_text(json.dumps({"command": shown_command(record), **known}, indent=1) + "\n")
+    (target / "run.json").write_text(json.dumps({"command": shown_command(record), **known}, indent=1) + "\n", encoding="utf-8")
     print(target)
 
 
