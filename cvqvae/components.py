@@ -42,12 +42,6 @@ class Components:
         self.arrays: dict[str, np.ndarray] = {}
         self.symbols: dict[str, str] = {}
 
-    @property
-    def explained_variance_ratio(self) -> np.ndarray:
-        "Share of the (scaled) variance per component, float [k]; raises ValueError before `fit`."
-        self._refuse_unfitted()
-        return self.arrays["explained_variance_ratio"]
-
     def _cap(self, limit: int, name: str, complete: bool = False) -> int:
         "As many components as there can be; a warning says so, but where they hold the features completely, for then nothing is lost."
         if limit < 1:
@@ -81,12 +75,19 @@ class Components:
         transform.feature_names, transform.arrays, transform.symbols = pd.Index(meta["feature_names"]), dict(arrays), meta.get("symbols", {})
         return transform
 
-# %% ../nbs/01_components.ipynb #d2fb2173
+# %% ../nbs/01_components.ipynb #3877af6c
 @patch
 def _refuse_unfitted(self: Components) -> None:
     refuse_unfitted(self.arrays, f"{type(self).__name__} is not fitted yet", "fit(adata)")
 
 
+@patch(as_prop=True)
+def explained_variance_ratio(self: Components) -> np.ndarray:
+    "Share of the (scaled) variance per component, float [k]; raises ValueError before `fit`."
+    self._refuse_unfitted()
+    return self.arrays["explained_variance_ratio"]
+
+# %% ../nbs/01_components.ipynb #d2fb2173
 @patch
 def _positions(self: Components, adata: AnnData) -> np.ndarray:
     self._refuse_unfitted()

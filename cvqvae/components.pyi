@@ -34,10 +34,6 @@ class Components:
         n_further
             m, components behind these, for encoders alone; fewer, without a warning, where there are not so many"""
 
-    @property
-    def explained_variance_ratio(self) -> np.ndarray:
-        """Share of the (scaled) variance per component, float [k]; raises ValueError before `fit`."""
-
     def _cap(self, limit: int, name: str, complete: bool = False) -> int:
         """As many components as there can be; a warning says so, but where they hold the features completely, for then nothing is lost."""
 
@@ -59,6 +55,10 @@ class Components:
             of `state`"""
 
     def _refuse_unfitted(self) -> None: ...
+    @property
+    def explained_variance_ratio(self) -> np.ndarray:
+        """Share of the (scaled) variance per component, float [k]; raises ValueError before `fit`."""
+
     @property
     def var(self) -> pd.DataFrame:
         """The features as a table; their symbols in `feature_name` where the names are ids.
