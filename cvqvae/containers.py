@@ -139,7 +139,7 @@ def place_latent(
 
 def _nothing(part: Tensor, n_cells: int, room: Callable) -> Tensor:
     if not part.is_floating_point():
-        return torch.full((n_cells,), -1)
+        return torch.full((n_cells,), -1, device="cpu")
     return torch.from_numpy(room((n_cells, *part.shape[1:]))).fill_(math.nan)
 
 

@@ -167,7 +167,7 @@ def latents(
     if data is not self.mdata:
         warn_of_empty(data, list(self.transforms))
     for where, cells in groups:
-        for block_rows in torch.arange(len(cells)).split(block):
+        for block_rows in torch.arange(len(cells), device="cpu").split(block):
             for source, latent in self._encode_block(cells.rows(block_rows)).items():
                 name, column = (JOINT, -1) if source == JOINT else (self.modalities[source], source)
                 n_cells = data.n_obs if name == JOINT else data[name].n_obs

@@ -312,7 +312,7 @@ def set_anchors(
     max_cells: int = 2000,  # a random subset of larger data
 ) -> None:
     "Keep components of training cells without the offsets of their batches, as if they came from an unknown one."
-    chosen = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))[:max_cells]
+    chosen = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0), device="cpu")[:max_cells]
     part = cells.rows(chosen).to(next(module.parameters()).device)
     for i, name in enumerate(reader.kinds):
         unknown = 0 if part.batch is None else getattr(module, f"batch_offset_{i}").mean(0)

@@ -23,7 +23,7 @@ from .batches import PRECISIONS, CellData, batches_of, choose_device, chosen_thr
 from .callbacks import Callback, StopTraining, standard_callbacks
 from .losses import loss_terms
 from .model import JOINT, CrossVQVAE, Output
-from .networks import seeded
+from .networks import seeded, usual_defaults
 from .processes import add_gradients, first_says, n_processes, rank, shared, total
 from .recording import StepRecorder, own_stream
 
@@ -94,7 +94,8 @@ class Trainer:
     learning_rate: float  # of the step
     output: Output  # of the last batch
 
-    @torch.inference_mode(False)  # whatever the caller has switched off
+    @usual_defaults()  # whatever the caller has chosen, or switched off
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: CrossVQVAE,  # trained in place
@@ -144,7 +145,7 @@ def fit(self: Trainer) -> Trainer:
     self.stopped = False
     gradients = torch.inference_mode(False)
     try:
-        with gradients, seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
+        with usual_defaults(), gradients, seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
             self._run()
     except BaseException:
         for callback in (c for c in self.callbacks if c.everywhere or rank() == 0):

@@ -50,7 +50,7 @@ def predict_components(
 ) -> np.ndarray:  # float32 [n, n_outputs[target]]
     "Components of one modality from those of another."
     device, blocks = next(module.parameters()).device, []
-    for rows in torch.arange(len(cells)).split(block):
+    for rows in torch.arange(len(cells), device="cpu").split(block):
         part = cells.rows(rows).to(device)
         latent = module.encode(part.inputs[source], source, part.batch)
         blocks.append(read_out(module, latent, source, target, part.batch).float().cpu().numpy())  # NumPy has no bfloat16, of which autocast makes use

@@ -570,6 +570,28 @@ def test_a_model_is_saved_through_a_link_to_its_folder(fitted, tmp_path):
         CVQVAE.load(link, device="cpu")
 
 
+@pytest.mark.parametrize("kind, default", [("device", "meta"), ("dtype", torch.float64)])
+def test_what_pytorch_makes_by_default_changes_nothing(tmp_path, kind, default):
+    "A device without values stands for a GPU: a notebook may ask for either as the place of every new tensor."
+
+    def outcome(folder):
+        mdata = simulate(n_cells=120, n_genes=150, n_peaks=200)
+        model = CVQVAE(mdata, batch_key="batch", epochs=3, validation_fraction=0.1, **SMALL).fit(progress=False)
+        model.save(folder)
+        new = simulate(n_cells=120, n_genes=150, n_peaks=200)[:40].copy()
+        CVQVAE.load(folder, device="cpu").embed(new)
+        return [model.embed().obsm["X_cvqvae"], model.translate(mdata["rna"], to="atac").X, new["atac"].obsm["X_cvqvae"], model.codes().to_numpy()]
+
+    usual, change = outcome(tmp_path / "usual"), getattr(torch, f"set_default_{kind}")
+    change(default)
+    try:
+        found = outcome(tmp_path / "other")
+    finally:
+        change({"device": "cpu", "dtype": torch.float32}[kind])
+    for one, other in zip(usual, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
 def test_a_model_is_trained_where_gradients_are_switched_off(switched_off):
     with switched_off():
