@@ -12,9 +12,8 @@ PAGES = ["index", *(f"benchmarks/{name}" for name in ("results", "results_paper"
 
 
 def texts(cells):
-    "What stands under each cell, without pictures."
-    return [[dict(output.get("data", {"stream": output.get("text")})) for output in cell.get("outputs", [])
-             if "image/png" not in output.get("data", {})] for cell in cells]
+    "The tables and texts under each cell, without pictures and the warnings of libraries."
+    return [[dict(output.data) for output in cell.get("outputs", []) if "image/png" not in output.get("data", {"image/png": ""})] for cell in cells]
 
 
 @pytest.mark.parametrize("page", PAGES)
