@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import warnings
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import anndata as ad
@@ -570,8 +571,26 @@ def test_a_model_is_saved_through_a_link_to_its_folder(fitted, tmp_path):
         CVQVAE.load(link, device="cpu")
 
 
-@pytest.mark.parametrize("kind, default", [("device", "meta"), ("dtype", torch.float64)])
-def test_what_pytorch_makes_by_default_changes_nothing(tmp_path, kind, default):
+@contextmanager
+def by_default(kind, value):
+    "As a notebook says it; `None` is the usual again."
+    change = getattr(torch, f"set_default_{kind}")
+    try:
+        yield change(value)
+    finally:
+        change({"device": None, "dtype": torch.float32}[kind])
+
+
+def reset():
+    "`None` stays behind, with which `torch.get_default_device` ended in an AttributeError before PyTorch 2.8."
+    with by_default("device", "meta"):
+        pass
+    return nullcontext()
+
+
+@pytest.mark.parametrize("otherwise", [lambda: by_default("device", "meta"), lambda: torch.device("meta"), reset, lambda: by_default("dtype", torch.float64)],
+                         ids=["set_default_device", "with", "reset", "set_default_dtype"])  # fmt: skip
+def test_what_pytorch_makes_by_default_changes_nothing(tmp_path, otherwise):
     "A device without values stands for a GPU: a notebook may ask for either as the place of every new tensor."
 
     def outcome(folder):
@@ -582,12 +601,9 @@ def test_what_pytorch_makes_by_default_changes_nothing(tmp_path, kind, default):
         CVQVAE.load(folder, device="cpu").embed(new)
         return [model.embed().obsm["X_cvqvae"], model.translate(mdata["rna"], to="atac").X, new["atac"].obsm["X_cvqvae"], model.codes().to_numpy()]
 
-    usual, change = outcome(tmp_path / "usual"), getattr(torch, f"set_default_{kind}")
-    change(default)
-    try:
+    usual = outcome(tmp_path / "usual")
+    with otherwise():
         found = outcome(tmp_path / "other")
-    finally:
-        change({"device": "cpu", "dtype": torch.float32}[kind])
     for one, other in zip(usual, found, strict=True):
         np.testing.assert_array_equal(one, other)
 
