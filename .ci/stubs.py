@@ -212,7 +212,7 @@ def main() -> None:
     for path in set(PACKAGE.glob("*.pyi")) - set(made):
         path.unlink()
     for path, text in made.items():
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="\n")
     (PACKAGE / "py.typed").touch()
 
 
