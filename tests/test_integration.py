@@ -23,12 +23,14 @@ from cvqvae.alignment import foscttm
 from cvqvae.backed import write_stored
 from cvqvae.callbacks import Callback
 from cvqvae.cells import DataError
+from cvqvae.checks import warn
 from cvqvae.configuration import VARIANTS, ModelConfig
 from cvqvae.containers import one_hot
 from cvqvae.datasets import load_dataset, read_any, read_mudata, read_pair
 from cvqvae.figures import save_figure
 from cvqvae.files import write_atomically
 from cvqvae.integration import CVQVAE
+from cvqvae.networks import usual_defaults
 from cvqvae.presets import PRESETS, Preset, resolve_preset
 from cvqvae.simulation import simulate
 from cvqvae.training import TrainingConfig
@@ -70,6 +72,13 @@ def test_warnings_name_the_line_of_the_caller(fitted, tmp_path):
             warnings.simplefilter("always")
             call()
         assert told and {one.filename for one in told} == {__file__}, [(one.filename, one.lineno, str(one.message)) for one in told]
+
+
+@pytest.mark.parametrize("through", [lambda function: function, torch.no_grad(), torch.inference_mode(False), usual_defaults()])
+def test_a_warning_names_its_caller_through_decorators(through):
+    with pytest.warns(UserWarning, match="said") as told:
+        through(warn)("said")
+    assert told[0].filename == __file__
 
 
 def test_only_the_named_slots_change():
