@@ -203,7 +203,7 @@ def stubs() -> dict[Path, str]:
     patched = [module for module, tree in TREES.items() if move_patches(tree)]
     made = {"__init__": front()} | {module: stub(module) for module in patched}
     style = ["ruff", "format", "--isolated", "--line-length", "160", "--stdin-filename", "module.pyi", "-"]
-    tidy = lambda text: subprocess.run(style, input=text, capture_output=True, text=True, check=True).stdout
+    tidy = lambda text: subprocess.run(style, input=text, capture_output=True, encoding="utf-8", check=True).stdout
     return {PACKAGE / f"{module}.pyi": tidy(f"{NOTE}\n{text}") for module, text in made.items()}
 
 
