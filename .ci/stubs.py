@@ -203,7 +203,7 @@ def stubs() -> dict[Path, str]:
     patched = [module for module, tree in TREES.items() if move_patches(tree)]
     made = {"__init__": front()} | {module: stub(module) for module in patched}
     style = ["ruff", "format", "--isolated", "--line-length", "160", "--stdin-filename", "module.pyi", "-"]
-    tidy = lambda text: subprocess.run(style, input=text, capture_output=True, text=True, check=True).stdout
+    tidy = lambda text: subprocess.run(style, input=text, capture_output=True, encoding="utf-8", check=True).stdout
     return {PACKAGE / f"{module}.pyi": tidy(f"{NOTE}\n{text}") for module, text in made.items()}
 
 
@@ -212,7 +212,7 @@ def main() -> None:
     for path in set(PACKAGE.glob("*.pyi")) - set(made):
         path.unlink()
     for path, text in made.items():
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="\n")
     (PACKAGE / "py.typed").touch()
 
 

@@ -80,8 +80,8 @@ def _refuse_several(adata: ad.AnnData, kind: str, name: str) -> None:
     "Raise `DataError` for a matrix that says itself that it stacks several kinds: the others would count as this one."
     if "feature_types" not in adata.var:
         return
-    counted = adata.var["feature_types"].astype(str).value_counts()
-    if len(here := [f"{counted[long]:,} {long}" for long in KINDS.values() if long in counted]) > 1:
+    sizes = adata.var["feature_types"].astype(str).value_counts()
+    if len(here := [f"{sizes[long]:,} {long}" for long in KINDS.values() if long in sizes]) > 1:
         raise DataError(f"{name!r} was given as {kind}, but its features are of several kinds ({', '.join(here)} in var['feature_types']): "
                         "give the whole file, as --mudata or to cvqvae.datasets.read_any, which split it by kind.")
 

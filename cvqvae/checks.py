@@ -45,7 +45,7 @@ def refuse_unfitted(
         raise ValueError(f"{what}: call {call} first")
 
 # %% ../nbs/00_checks.ipynb #4c589159
-_INSIDE = ("cvqvae", "torch", "fastcore", "contextlib")
+_INSIDE = ("cvqvae", "torch", "contextlib")  # of the last two, decorators stand between functions of this package
 
 
 def warn(

@@ -24,7 +24,7 @@ from .cells import KINDS, STACKED, check_names, declare_kind, modality_kind, pai
 from .checks import DataError, check_sparse, counted, counts_of, warn
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
-from .names import is_10x_folder, other_format
+from .names import antibodies_beside_genes, is_10x_folder, other_format
 from .public import CONVERTERS, read_10x_folder
 from .simulation import simulate
 from .stored import open_checked, own_columns, own_tables, read_backed, write_paired
@@ -137,8 +137,9 @@ def split_kinds(
 def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
     "The kinds of feature of one matrix, by name."
     if "feature_types" not in adata.var:
+        advice = STACKED if len(antibodies_beside_genes(adata.var_names)) else "Then write the file again."
         raise DataError("var['feature_types'] is missing: this matrix does not say which features are genes, peaks or antibodies. Set it to "
-                        f"{', '.join(map(repr, KINDS.values()))}, one for each feature. {STACKED}")
+                        f"{', '.join(map(repr, KINDS.values()))}, one for each feature. {advice}")
     types = adata.var["feature_types"].astype(str)
     if (left := ~types.isin(KINDS.values())).any():
         what = f"{counted(left.sum(), 'feature')} of the type {', '.join(types[left].unique())}"

@@ -56,14 +56,14 @@ _LONGEST, _MOST = 1_000_000, 2_000_000  # characters of a line; genes, of which 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     "Number and tab-separated fields of each line that is no comment."
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:  # Windows writes a mark before the first line
             for number, line in enumerate(iter(lambda: file.readline(_LONGEST), ""), 1):
                 if len(line) == _LONGEST:
                     raise DataError(f"line {number} of {path.name} has no end: it is no annotation, or damaged.")
                 if line.strip() and not line.startswith(("#", "track", "browser")):
                     yield number, line.rstrip("\r\n").split("\t")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the annotation {path}: {error}") from error
+        raise DataError(f"cannot read the annotation {path}: {error}{'; save it as UTF-8' if isinstance(error, UnicodeError) else ''}") from error
 
 
 def _gtf_row(fields: list[str]) -> tuple | None:

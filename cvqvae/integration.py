@@ -20,7 +20,7 @@ from torch import Tensor
 from .backed import room_for
 from .batches import CellData, choose_device
 from .callbacks import Callback, Progress
-from .cells import KINDS, kinds_of, modality_kind
+from .cells import KINDS, kinds_of
 from .checks import DataError, counted, refuse_unfitted
 from .checkpoints import Checkpoint, ResumeFrom
 from .components import Components
@@ -187,7 +187,7 @@ def _checked(self: CVQVAE, data: MuData | AnnData | None, source: str | None = N
     refuse_unfitted(len(self.history), "the model is not trained yet")
     if data is None and self.mdata is None:
         raise ValueError("a loaded model has no cells of its own: give it some")
-    data = MuData({source or self._modality_of(data): data}) if isinstance(data, AnnData) else data
+    data = MuData({source or self.reader.name_of(data): data}) if isinstance(data, AnnData) else data
     data = self.mdata if data is None else as_mudata(data, empty="keep", unpaired="keep")
     self.reader.refuse_renamed(data)
     return data
@@ -280,15 +280,6 @@ def _target(self: CVQVAE, to: str) -> Components:
     if to not in self.transforms:
         raise DataError(f"the components of {to} were given, not computed here, so they cannot be turned back into features")
     return self.transforms[to]
-
-
-@patch
-def _modality_of(self: CVQVAE, adata: AnnData) -> str:
-    kind = modality_kind(adata)
-    names = [name for name in self.modalities if self.kinds[name] == kind]
-    if len(names) != 1:
-        raise DataError(f"{len(names)} modalities of this model are {kind}: name it with source=")
-    return names[0]
 
 # %% ../nbs/05_integration.ipynb #19e9a970
 @patch

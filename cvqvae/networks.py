@@ -146,7 +146,7 @@ def seeded(
 @contextmanager
 def usual_defaults() -> Iterator[None]:
     "Within it new tensors are float32 and on the CPU, whatever PyTorch's default type and device are; a decorator, too."
-    before, elsewhere = torch.get_default_dtype(), torch.get_default_device().type != "cpu"
+    before, elsewhere = torch.get_default_dtype(), torch.empty(0).device.type != "cpu"  # `get_default_device` is right from PyTorch 2.8 on
     torch.set_default_dtype(torch.float32)
     try:
         with torch.device("cpu") if elsewhere else nullcontext():  # which costs a little at every call

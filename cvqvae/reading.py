@@ -23,7 +23,7 @@ from .components import Components
 from .containers import one_hot
 from .model import CrossVQVAE
 from .mosaic import batch_labels, groups_of, presence
-from .names import matched_names
+from .names import hashtags, matched_names
 from .preprocessing import COMPONENTS, components_of, further_of, further_slot
 from .storage import arrays_under, check_transform
 
@@ -238,12 +238,28 @@ def refuse_renamed(
         raise DataError(f"the model was trained on {known}; here are {' and '.join(data.mod)}: {advice}")
 
 
+@patch
+def name_of(
+    self: CellReader,
+    adata: AnnData,  # cells of one modality
+) -> str:  # raises DataError
+    "What the model calls the modality of these cells, by their kind."
+    kind = modality_kind(adata)
+    names = [name for name, own in self.kinds.items() if own == kind]
+    if not names:
+        raise DataError(f"these cells are {kind}, and the model was trained on {' and '.join(self.kinds.values())}: give cells of one of those")
+    if len(names) > 1:
+        raise DataError(f"{' and '.join(names)} of this model are {kind}: say which one these cells are, mudata.MuData({{{names[0]!r}: adata}})")
+    return names[0]
+
+
 def _kind_told(adata: AnnData, name: str) -> str | None:
-    "What a modality says it is; None where it says nothing that can be understood."
+    "What a modality says it is; None where it says nothing that can be understood, or holds hashtags, which are no proteins."
     try:
-        return modality_kind(adata, name)
+        kind = modality_kind(adata, name)
     except DataError:
         return None
+    return None if kind == "protein" and hashtags(adata.var_names).all() else kind
 
 
 @patch

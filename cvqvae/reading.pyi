@@ -124,6 +124,18 @@ class CellReader:
         -------
         raises DataError"""
 
+    def name_of(self, adata: AnnData) -> str:
+        """What the model calls the modality of these cells, by their kind.
+
+        Parameters
+        ----------
+        adata
+            cells of one modality
+
+        Returns
+        -------
+        raises DataError"""
+
     def match(self, data: MuData) -> pd.DataFrame:
         """How the features of cells fit those of the model, see `matched_names`.
 

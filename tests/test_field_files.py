@@ -60,6 +60,15 @@ def test_genes_and_proteins_in_one_matrix_are_told_apart_as_the_error_says(tmp_p
     assert {name: adata.n_vars for name, adata in read_any(tmp_path / "cells.h5ad").mod.items()}["protein"] == len(proteins)
 
 
+@pytest.mark.parametrize("kind", ["rna", "atac"])
+def test_the_line_for_proteins_is_no_advice_where_there_are_none(tmp_path, kind):
+    adata = simulate(n_cells=20, n_genes=150, n_peaks=100)[kind]
+    del adata.var["feature_types"]
+    adata.write(tmp_path / "cells.h5ad")
+    with pytest.raises(DataError, match="one for each feature. Then write the file again.$"):
+        read_any(tmp_path / "cells.h5ad")
+
+
 def test_genes_that_are_called_as_antibodies_are_genes_where_the_file_says_so():
     whole, proteins = stacked()
     whole.var["feature_types"] = "Gene Expression"

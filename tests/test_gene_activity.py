@@ -355,3 +355,16 @@ def test_names_beyond_ascii_are_read_as_utf_8_whatever_the_machine_writes(name, 
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     found = subprocess.run([sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, env=environment)
     assert found.stdout.strip() == r"'\u03b2-globin'", found.stderr
+
+
+@pytest.mark.parametrize("name, before", [("genes.bed", ""), ("genes.gtf", "#!genome-build GRCh38\n")])
+def test_the_mark_that_windows_writes_before_a_text_is_no_part_of_it(name, before, tmp_path):
+    text = GTF if name.endswith("gtf") else "chr1\t1000\t1500\tHBB\t0\t+\n"
+    (tmp_path / name).write_text(before + text, encoding="utf-8-sig")
+    assert read_annotation(tmp_path / name)["chromosome"].tolist() == ["chr1"]
+
+
+def test_an_annotation_in_another_encoding_says_how_to_save_it(tmp_path):
+    (tmp_path / "genes.bed").write_bytes("chr1\t1000\t1500\tβ-globin\t0\t+\n".encode("cp1253"))
+    with pytest.raises(DataError, match="cannot read the annotation .*; save it as UTF-8$"):
+        read_annotation(tmp_path / "genes.bed")

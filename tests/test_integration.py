@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import warnings
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import anndata as ad
@@ -22,12 +23,14 @@ from cvqvae.alignment import foscttm
 from cvqvae.backed import write_stored
 from cvqvae.callbacks import Callback
 from cvqvae.cells import DataError
+from cvqvae.checks import warn
 from cvqvae.configuration import VARIANTS, ModelConfig
 from cvqvae.containers import one_hot
 from cvqvae.datasets import load_dataset, read_any, read_mudata, read_pair
 from cvqvae.figures import save_figure
 from cvqvae.files import write_atomically
 from cvqvae.integration import CVQVAE
+from cvqvae.networks import usual_defaults
 from cvqvae.presets import PRESETS, Preset, resolve_preset
 from cvqvae.simulation import simulate
 from cvqvae.training import TrainingConfig
@@ -69,6 +72,13 @@ def test_warnings_name_the_line_of_the_caller(fitted, tmp_path):
             warnings.simplefilter("always")
             call()
         assert told and {one.filename for one in told} == {__file__}, [(one.filename, one.lineno, str(one.message)) for one in told]
+
+
+@pytest.mark.parametrize("through", [lambda function: function, torch.no_grad(), torch.inference_mode(False), usual_defaults()])
+def test_a_warning_names_its_caller_through_decorators(through):
+    with pytest.warns(UserWarning, match="said") as told:
+        through(warn)("said")
+    assert told[0].filename == __file__
 
 
 def test_only_the_named_slots_change():
@@ -570,8 +580,26 @@ def test_a_model_is_saved_through_a_link_to_its_folder(fitted, tmp_path):
         CVQVAE.load(link, device="cpu")
 
 
-@pytest.mark.parametrize("kind, default", [("device", "meta"), ("dtype", torch.float64)])
-def test_what_pytorch_makes_by_default_changes_nothing(tmp_path, kind, default):
+@contextmanager
+def by_default(kind, value):
+    "As a notebook says it; `None` is the usual again."
+    change = getattr(torch, f"set_default_{kind}")
+    try:
+        yield change(value)
+    finally:
+        change({"device": None, "dtype": torch.float32}[kind])
+
+
+def reset():
+    "`None` stays behind, with which `torch.get_default_device` ended in an AttributeError before PyTorch 2.8."
+    with by_default("device", "meta"):
+        pass
+    return nullcontext()
+
+
+@pytest.mark.parametrize("otherwise", [lambda: by_default("device", "meta"), lambda: torch.device("meta"), reset, lambda: by_default("dtype", torch.float64)],
+                         ids=["set_default_device", "with", "reset", "set_default_dtype"])  # fmt: skip
+def test_what_pytorch_makes_by_default_changes_nothing(tmp_path, otherwise):
     "A device without values stands for a GPU: a notebook may ask for either as the place of every new tensor."
 
     def outcome(folder):
@@ -582,12 +610,9 @@ def test_what_pytorch_makes_by_default_changes_nothing(tmp_path, kind, default):
         CVQVAE.load(folder, device="cpu").embed(new)
         return [model.embed().obsm["X_cvqvae"], model.translate(mdata["rna"], to="atac").X, new["atac"].obsm["X_cvqvae"], model.codes().to_numpy()]
 
-    usual, change = outcome(tmp_path / "usual"), getattr(torch, f"set_default_{kind}")
-    change(default)
-    try:
+    usual = outcome(tmp_path / "usual")
+    with otherwise():
         found = outcome(tmp_path / "other")
-    finally:
-        change({"device": "cpu", "dtype": torch.float32}[kind])
     for one, other in zip(usual, found, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -1003,3 +1003,36 @@ def test_a_modality_under_another_name_is_not_passed_over(fitted, cells, names):
     line = re.search(r"mudata\.MuData\(.*\)", str(caught.value))[0]
     again = fitted.embed(eval(line, {"mudata": mudata, "mdata": called}))  # what the error says
     assert list(again.mod) == fitted.modalities and "X_cvqvae" in again.obsm
+
+
+@pytest.fixture(scope="module")
+def cite():
+    return simulate(n_cells=150, n_genes=200, kind="protein")
+
+
+@pytest.fixture(scope="module")
+def fitted_cite(cite):
+    return CVQVAE(cite, **SMALL | {"epochs": 1}).fit(progress=False)
+
+
+def test_hashtags_beside_genes_are_no_proteins_under_another_name(fitted_cite, cite):
+    named = pd.DataFrame({"feature_types": "Antibody Capture"}, ["HTO1", "HTO2", "HTO3"])
+    tags = AnnData(np.ones((cite.n_obs, 3), np.float32), obs=cite.obs[[]].copy(), var=named)
+    genes, beside = cite["rna"].copy(), cite["rna"].copy()
+    fitted_cite.embed(genes)
+    fitted_cite.embed(MuData({"rna": beside, "hto": tags}))
+    np.testing.assert_array_equal(genes.obsm["X_cvqvae"], beside.obsm["X_cvqvae"])
+
+
+def test_cells_of_a_kind_that_the_model_does_not_know_are_refused(fitted_cite, cells):
+    with pytest.raises(DataError, match="these cells are atac, and the model was trained on rna and protein"):
+        fitted_cite.embed(cells["atac"])
+
+
+def test_cells_of_a_kind_that_the_model_knows_twice_are_named_as_the_error_says(cite):
+    parts = {"rna": cite["rna"], "adt": cite["protein"], "adt.b": cite["protein"].copy()}
+    model = CVQVAE(MuData({name: adata.copy() for name, adata in parts.items()}), **SMALL | {"epochs": 1}).fit(progress=False)
+    with pytest.raises(DataError, match="adt and adt.b of this model are protein") as caught:
+        model.embed(parts["adt"].copy())
+    line = re.search(r"mudata\.MuData\(.*\)", str(caught.value))[0]
+    assert "X_cvqvae" in model.embed(eval(line, {"mudata": mudata, "adata": parts["adt"].copy()})).obsm

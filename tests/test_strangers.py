@@ -489,6 +489,14 @@ def test_the_command_and_its_readers_probe_a_file_once(tmp_path, monkeypatch):
     assert sorted(path.name for path in probed) == ["atac.h5ad", "rna.h5ad"]
 
 
+@pytest.mark.parametrize("code, refused", [(0, False), (1, False), (-11, True), (0xC0000005, True)])
+def test_a_crash_is_told_from_an_error_on_windows_too(tmp_path, monkeypatch, code, refused):
+    "There a process that crashed has no negative number, but one of 32 bits."
+    monkeypatch.setattr(opened.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=code))
+    with pytest.raises(DataError, match="library crash") if refused else nullcontext():
+        probe_file(tmp_path / "rna.h5ad")
+
+
 def test_a_chunk_larger_than_its_array_is_counted(tmp_path):
     path = files(tmp_path) / "rna.h5ad"
     with h5py.File(path, "r+") as file:

@@ -311,8 +311,10 @@ def test_a_bar_is_closed_where_the_training_does_not_come_to_its_end(error, caps
 
 def test_a_bar_that_was_not_drawn_needs_no_closing(tmp_path):
     (tmp_path / "run.safetensors").write_text("no checkpoint")
+    bar = Progress()
     with pytest.raises(ValueError, match="is no checkpoint"):
-        trained(callbacks=[ResumeFrom(tmp_path / "run.safetensors"), Progress()])
+        trained(callbacks=[ResumeFrom(tmp_path / "run.safetensors"), bar])
+    bar.after_error(None)
 
 
 def test_a_trainer_is_gone_with_its_last_name():

@@ -68,7 +68,7 @@ def main():
     parser.add_argument("--datasets", default="bmmc-cite-starter,snare-cortex,pbmc10k-cite")
     parser.add_argument("--strengths", default="0,.5,1,1.5")
     parser.add_argument("--seeds", default="0,1")
-    parser.add_argument("--methods", nargs="+", default=METHODS, help="as they stand in METHODS, with quotation marks where there are spaces")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, help="in quotation marks where there are spaces")
     parser.add_argument("--max_cells", type=int, default=1500)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("batch_effects.csv"))
     flags = parser.parse_args()
