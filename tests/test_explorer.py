@@ -76,6 +76,7 @@ def test_every_cell_and_type_is_shown(page, written, fitted):
     assert page.js("document.getElementById('count').textContent") == "300 cells"
     counts = page.js("[...document.querySelectorAll('#legend button')].map(b => [b.children[1].textContent, Number(b.children[2].textContent)])")
     assert dict(counts) == fitted[1].obs["cell_type"].value_counts().to_dict()
+    assert page.js("(box => box.scrollHeight <= box.clientHeight)(document.getElementById('legend'))")  # eleven types are seen at once
 
 
 @needs_chromium
