@@ -198,6 +198,7 @@ def test_a_phone_can_use_it(page, written):
     try:
         opened(page, written, "colour=cell_type&type=HSC")
         assert page.js("document.documentElement.scrollWidth") <= 390
+        assert page.js("(box => box.scrollHeight <= box.clientHeight)(document.getElementById('legend'))")
         assert page.js("Math.min(...[...document.querySelectorAll('.tools button, #legend button')].map(b => b.getBoundingClientRect().height))") >= 36
     finally:
         page.call("Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False)
