@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from .biology import space_graph
 from .checks import DataError
-from .figures import MISSING, MISSING_COLOUR, figure_style, group_colours, group_legend
+from .figures import MISSING, MISSING_COLOUR, figure_style, group_colours, group_legend, short_names
 from .integration import CVQVAE
 from .metacells import code_source
 from .partitions import checked_groups, label_shares
@@ -63,7 +63,7 @@ def plot_usage(
             ax.set(xlim=(-0.6, len(order) - 0.4), ylim=(0, 1), ylabel="share of cells", title=f"by {title}", xticks=[])
             group_legend(legend, colours, title)
         if named:
-            shown = [name if len(name) <= 26 else f"{name[:25]}…" for name in (order if names is None else names[order])]
+            shown = short_names(list(order if names is None else names[order]), 26)
             axes[-1, 0].set_xticks(range(len(order)), shown, rotation=90, fontsize=7)
     plt.close(figure)
     return figure

@@ -132,9 +132,9 @@ def plot_code_usage(
     n_panels = 1 if labels is None else 2
     with figure_style():
         figure, axes = plt.subplots(1, n_panels, figsize=(3.8 * n_panels, 2.6 + 0.15 * codes.shape[1]), squeeze=False)
-        for colour, name in zip(OKABE_ITO, codes):
+        for width, colour, name in zip(range(codes.shape[1], 0, -1), OKABE_ITO, codes):  # a line that lies below another shows at its edges
             counts = codes[name].value_counts().to_numpy()
-            axes[0, 0].plot(range(1, len(counts) + 1), counts, color=colour, label=usage_label(name, counts, n_codes))
+            axes[0, 0].plot(range(1, len(counts) + 1), counts, color=colour, lw=width, label=usage_label(name, counts, n_codes))
             if labels is not None:
                 sizes, purity = code_purity(codes[name], labels)
                 label = f"{name}: {np.average(purity, weights=sizes):.0%} of cells"

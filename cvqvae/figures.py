@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LOOK', 'OKABE_ITO', 'MISSING', 'MISSING_COLOUR', 'LEAST_CONTRAST', 'PLACES', 'figure_style', 'sentence_figure',
            'make_room', 'contrast', 'palette', 'filled', 'group_colours', 'umap_coordinates', 'scatter_groups',
-           'mark_cell', 'group_legend', 'plot_umaps', 'colours_of', 'stacked_rows', 'plot_integration', 'save_figure']
+           'mark_cell', 'group_legend', 'short_names', 'plot_umaps', 'colours_of', 'stacked_rows', 'plot_integration',
+           'save_figure']
 
 # %% ../nbs/07_figures.ipynb #4b50faea
 import warnings
@@ -50,7 +51,8 @@ def sentence_figure(
 ) -> Figure:
     "A figure that holds a sentence."
     with figure_style():
-        figure = plt.figure(figsize=(4, 0.5))
+        figure = plt.figure(figsize=(4, 0.5), layout="none")
+        figure.add_axes((0, 0, 1, 1)).axis("off")  # a notebook shows no figure without axes
         figure.text(0.02, 0.5, text, va="center")
     plt.close(figure)
     return figure
@@ -168,7 +170,7 @@ def group_legend(
     title: str,  # of the legend
 ) -> None:
     "Legend on an empty axis, in columns of at most 15 entries."
-    handles = [Line2D([], [], marker="o", ls="", ms=5, color=colour, label=label) for label, colour in zip(_short(list(colours)), colours.values())]
+    handles = [Line2D([], [], marker="o", ls="", ms=5, color=colour, label=label) for label, colour in zip(short_names(list(colours)), colours.values())]
     ax.axis("off")
     ax.legend(handles=handles, title=title, loc="upper left", ncols=_legend_columns(colours), borderaxespad=0, columnspacing=1)
 
@@ -177,15 +179,15 @@ def _legend_columns(colours: dict[str, str]) -> int:
     return -(-len(colours) // 15)
 
 
-def _short(names: list[str], most: int = 22) -> list[str]:
+def short_names(names: list[str], most: int = 22) -> list[str]:
     "Names cut at their end; in the middle where their ends tell them apart, and not at all where neither does."
     heads, half = [name if len(name) <= most else name[: most - 1] + "…" for name in names], most // 2
     short = [head if heads.count(head) == 1 else f"{name[: half - 1]}…{name[-half:]}" for name, head in zip(names, heads)]
-    return short if len(set(short)) == len(names) else names
+    return short if len(set(short)) == len(set(names)) else names
 
 
 def _legend_width(colours: dict[str, str]) -> float:  # inches
-    return _legend_columns(colours) * (0.5 + 0.06 * max(map(len, _short(list(colours)))))
+    return _legend_columns(colours) * (0.5 + 0.06 * max(map(len, short_names(list(colours)))))
 
 # %% ../nbs/07_figures.ipynb #6aae0772
 def plot_umaps(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['analysis_path', 'own_kernel', 'Announcer', 'Lines', 'warn_plainly', 'free_folder', 'interrupted_runs', 'run_folder',
-           'write_html', 'execute', 'checkpoint_path', 'run_analysis', 'earlier_model']
+           'execute', 'checkpoint_path', 'run_analysis', 'earlier_model']
 
 # %% ../nbs/09_runs.ipynb #cfb5d0a7
 import hashlib
@@ -31,7 +31,7 @@ from .files import check_file, probe_once, remove_parts, write_atomically
 from .integration import CVQVAE
 from .names import is_10x_folder
 from .parameters import SOURCES, Parameters, checked, columns_of, load_cells, name_of, names_of, source_of
-from .records import fingerprint, record_of
+from .records import fingerprint, record_of, write_html
 from .stored import under_names
 
 # %% ../nbs/09_runs.ipynb #ac16849d
@@ -198,33 +198,6 @@ def _unused(
     "A name that is not taken."
     candidates = [folder, *(folder.with_name(f"{folder.name}-{i}") for i in range(2, 1000))]
     return next(path for path in candidates if not path.exists())
-
-# %% ../nbs/09_runs.ipynb #f35e0062
-_FOLDED = """{% extends 'lab/index.html.j2' %}
-{% block html_head_js %}<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:; form-action 'none'; base-uri 'none'">{% endblock %}
-{% block html_head_css %}{{ super() }}<style>
-@media (max-width: 760px) {.jp-OutputArea-child {display: block} .jp-OutputArea-child .jp-OutputArea-output {display: block; width: auto; margin-left: 0}}
-.jp-RenderedMarkdown :is(th, td):first-child {position: sticky; left: 0; background: inherit}
-.jp-RenderedMarkdown thead tr {background: white}
-.jp-RenderedMarkdown td:nth-child(n+10):last-child {min-width: 22em}
-.jp-RenderedText pre {word-break: normal; overflow-wrap: anywhere}
-</style>{% endblock %}
-{% block input_group %}<details style="margin-left: 5.5rem; color: #777; font-size: 80%"><summary>code</summary>{{ super() }}</details>{% endblock %}"""
-
-
-def write_html(
-    notebook: Path,  # executed
-) -> Path:  # the page beside it
-    "Render a notebook as one HTML file with its code folded."
-    from jinja2 import DictLoader
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(extra_loaders=[DictLoader({"folded.html.j2": _FOLDED})], template_file="folded.html.j2")
-    page, _ = exporter.from_filename(str(notebook))
-    target = notebook.with_suffix(".html")
-    target.write_text(page, encoding="utf-8")
-    return target
 
 # %% ../nbs/09_runs.ipynb #a81ce745
 def execute(

@@ -76,6 +76,7 @@ def test_every_cell_and_type_is_shown(page, written, fitted):
     assert page.js("document.getElementById('count').textContent") == "300 cells"
     counts = page.js("[...document.querySelectorAll('#legend button')].map(b => [b.children[1].textContent, Number(b.children[2].textContent)])")
     assert dict(counts) == fitted[1].obs["cell_type"].value_counts().to_dict()
+    assert page.js("(box => box.scrollHeight <= box.clientHeight)(document.getElementById('legend'))")  # eleven types are seen at once
 
 
 @needs_chromium
@@ -197,6 +198,7 @@ def test_a_phone_can_use_it(page, written):
     try:
         opened(page, written, "colour=cell_type&type=HSC")
         assert page.js("document.documentElement.scrollWidth") <= 390
+        assert page.js("(box => box.scrollHeight <= box.clientHeight)(document.getElementById('legend'))")
         assert page.js("Math.min(...[...document.querySelectorAll('.tools button, #legend button')].map(b => b.getBoundingClientRect().height))") >= 36
     finally:
         page.call("Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False)

@@ -8,6 +8,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.pylabtools import print_figure
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex, to_rgb
 from scipy.spatial.distance import cdist
@@ -16,7 +17,9 @@ from cvqvae.cells import DataError
 from cvqvae.collapse import plot_losses
 from cvqvae.compiled import import_umap
 from cvqvae.curves import code_purity, plot_code_usage, plot_history, usage_label
-from cvqvae.figures import MISSING_COLOUR, contrast, filled, group_colours, palette, plot_integration, plot_umaps, save_figure, umap_coordinates
+from cvqvae.figures import (
+    MISSING_COLOUR, contrast, filled, group_colours, palette, plot_integration, plot_umaps, save_figure, sentence_figure, short_names, umap_coordinates,
+)
 from cvqvae.integration import CVQVAE
 from cvqvae.score_figures import about_columns, absence_notes, best_rows, plot_scores, reasons, style_scores, without_repeats
 from cvqvae.simulation import simulate
@@ -326,3 +329,22 @@ def test_purity_of_codes():
     assert usage_label("rna", np.array([3, 3, 3]), 8) == "rna: 3 of 8 codes, perplexity 3"
     sizes, purity = code_purity(pd.Series([0, 0, 0, 5, 5]), pd.Series(["a", "a", "b", "b", None]))
     assert sizes.tolist() == [3, 1] and np.allclose(purity, [2 / 3, 1])
+
+
+def test_a_sentence_is_a_picture_in_a_notebook(recwarn):
+    assert print_figure(sentence_figure("No gene is specific to a group.")) is not None  # IPython shows nothing of a figure without axes
+    assert not recwarn.list
+
+
+def test_names_that_begin_alike_are_cut_where_they_differ():
+    peak = "ELANE / chr3-4082297-4082760"
+    assert short_names([peak, "KLF1"], 26) == [peak[:25] + "…", "KLF1"]
+    first, second = short_names([peak, f"{peak} (2)"], 26)
+    assert first != second and second.endswith("(2)") and max(map(len, (first, second))) <= 26
+    assert short_names([peak, peak, "KLF1"], 26)[0] == short_names([peak, peak, "KLF1"], 26)[1] != peak
+
+
+def test_a_line_under_another_shows_at_its_edges():
+    same = pd.DataFrame({"rna": [0, 0, 1, 2], "joint": [0, 0, 1, 2]})
+    under, above = plot_code_usage(same).axes[0].lines
+    assert under.get_linewidth() > above.get_linewidth()
