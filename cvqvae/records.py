@@ -120,7 +120,7 @@ _FOLDED = """{% extends 'lab/index.html.j2' %}
 .jp-RenderedMarkdown td:nth-child(n+10):last-child {min-width: 22em}
 .jp-RenderedText pre {word-break: normal; overflow-wrap: anywhere}
 </style>{% endblock %}
-{% block input_group %}<details style="margin-left: 5.5rem; color: #777; font-size: 80%"><summary>code</summary>{{ super() }}</details>{% endblock %}
+{% block input_group %}<details style="margin-left: 0.4rem; color: #777; font-size: 80%"><summary>code</summary>{{ super() }}</details>{% endblock %}
 {% block data_png scoped %}{{ super() | replace("<img ", "<img alt='" ~ (output | get_metadata("alt", "image/png") | escape_html) ~ "' ", 1) }}{% endblock %}"""
 
 
@@ -133,6 +133,7 @@ def write_html(
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(extra_loaders=[DictLoader({"folded.html.j2": _FOLDED})], template_file="folded.html.j2")
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True  # numbers of cells mean nothing to a reader of the page
     executed, heading = nbformat.read(notebook, as_version=4), notebook.stem
     for cell in executed.cells:
         if cell.cell_type == "markdown":
