@@ -15,7 +15,7 @@ TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
 CLASSES = {node.name: node for tree in TREES.values() for node in tree.body if isinstance(node, ast.ClassDef)}
 EVERY = [node for tree in TREES.values() for node in tree.body if isinstance(node, ast.FunctionDef)]
 FUNCTIONS = {node.name: node for node in EVERY if sum(node.name == other.name for other in EVERY) == 1}  # names that mean one function
-BEHAVIOUR = {"patch", "torch.no_grad", "torch.inference_mode", "usual_defaults"}  # decorators that change no type
+BEHAVIOUR = {"patch", "torch.no_grad", "torch.inference_mode", "single_precision", "usual_defaults"}  # decorators that change no type
 PATCHES = {"as_prop": "property", "cls_method": "classmethod"}  # argument of `patch` -> decorator
 PRIVATE = re.compile("_[^_]")
 NOTE = "# Made by `make export` from the module of this name: edit its notebook."

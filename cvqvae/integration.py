@@ -30,6 +30,7 @@ from .devices import train
 from .model import JOINT, CrossVQVAE, Latent
 from .model_card import model_card
 from .mosaic import check_complete
+from .networks import usual_defaults
 from .preprocessing import preprocess
 from .pairs import warn_of_few, warn_of_wrong_pairs
 from .presets import Preset, check_setting, resolve_preset
@@ -81,7 +82,8 @@ class CVQVAE:
     def _build(self, reader: CellReader) -> None:
         self.reader, self.config, self.training = reader, self._configured(reader), TrainingConfig(**self.settings.training)
         self.modalities: list[str] = list(reader.kinds)
-        self.module: CrossVQVAE = CrossVQVAE(self.config).to(self.device).eval()
+        with usual_defaults():
+            self.module: CrossVQVAE = CrossVQVAE(self.config).to(self.device).eval()
 
     def __repr__(self) -> str:
         widths = [f"{k} + {n - k}" if n > k else str(k) for k, n in zip(self.config.n_outputs, self.config.n_inputs)]
@@ -142,7 +144,7 @@ def fit(
         training = replace(training, epochs=int(epochs))
     extra = [Progress()] if progress else []
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
-    with torch.inference_mode(False):  # what is made within it may have a gradient, whatever the caller has switched off
+    with usual_defaults(), torch.inference_mode(False):  # what is made within it may have a gradient, whatever the caller has switched off
         fresh, (complete, *others) = CrossVQVAE(self.config), self.reader.training_groups(self.mdata, self.unpaired)
     leading = {name: x[:, :k].numpy() for name, x, k in zip(self.modalities, complete.inputs, self.config.n_outputs)}
     warn_of_few(len(complete), {name: len(transform.feature_names) for name, transform in self.transforms.items()})

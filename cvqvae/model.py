@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .configuration import ModelConfig
-from .networks import FullyConnected, seeded, usual_defaults
+from .networks import FullyConnected, seeded, single_precision
 from .processes import noise_like
 from .quantizer import VectorQuantizer
 from .streams import side_by_side
@@ -98,7 +98,7 @@ class Output(NamedTuple):
 class CrossVQVAE(nn.Module):
     "Encoders and decoders of all modalities, connected by routes through one bottleneck per source (paper, Figure 3)."
 
-    @usual_defaults()
+    @single_precision()
     def __init__(
         self,
         config: ModelConfig,  # every choice; the weights are drawn under its seed
