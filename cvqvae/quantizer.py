@@ -132,7 +132,8 @@ class VectorQuantizer(nn.Module):
             quantized = F.embedding(codes, self.codebook)
             if self.training and not self.frozen:
                 self._step(z.detach(), codes)
-            commitment = self.commitment_weight * F.mse_loss(z, quantized)
+            single = torch.promote_types(z.dtype, torch.float32)  # PyTorch has this loss in bfloat16 only from 2.5 on
+            commitment = self.commitment_weight * F.mse_loss(z.to(single), quantized.to(single))
         return Quantized(straight_through(z, quantized), codes, commitment)
 
 # %% ../nbs/02_quantizer.ipynb #e54c4d28

@@ -29,6 +29,7 @@ from .checks import DataError
 from .configuration import ModelConfig
 from .files import write_atomically
 from .model import CrossVQVAE
+from .networks import usual_defaults
 
 # %% ../nbs/05_storage.ipynb #010a55f7
 FORMAT = 4  # of a saved model; raised when a release writes something older ones cannot read
@@ -132,7 +133,8 @@ def load_folder(
         metadata = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         if metadata.get("format", 0) > FORMAT:
             raise DataError(f"{folder} was saved by a later release (format {metadata['format']} > {FORMAT}): update cvqvae (pip install -U cvqvae)")
-        arrays = load_file(folder / "model.safetensors")
+        with usual_defaults():
+            arrays = load_file(folder / "model.safetensors")
         unusable = [name for name, value in arrays.items() if value.is_floating_point() and not value.isfinite().all()]
     if unusable:
         raise DataError(f"{folder}: {unusable[0]} holds NaN or infinite values: the training diverged or the file is damaged; train or copy it again")
