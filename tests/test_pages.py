@@ -13,7 +13,7 @@ PAGES = ["index", *(f"benchmarks/{name}" for name in ("results", "results_paper"
 
 def texts(cells):
     "The tables and texts under each cell, without pictures and the warnings of libraries."
-    return [[dict(output.data) for output in cell.get("outputs", []) if "image/png" not in output.get("data", {"image/png": ""})] for cell in cells]
+    return [[dict(output.data) for output in cell.get("outputs", []) if "data" in output and "image/png" not in output.data] for cell in cells]
 
 
 @pytest.mark.parametrize("page", PAGES)
