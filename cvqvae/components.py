@@ -93,10 +93,10 @@ def _positions(self: Components, adata: AnnData) -> np.ndarray:
     self._refuse_unfitted()
     names, where = matched_names(self.feature_names, adata.var)
     positions = names.get_indexer(self.feature_names)
-    missing = (positions < 0).sum()
-    if missing > len(positions) / 2:
+    missing, n = (positions < 0).sum(), len(positions)
+    if missing > n / 2:
         called = f"called like {str(self.feature_names[0])!r} in the model and like {str(adata.var_names[0])!r} here"
-        here = f"only {len(positions) - missing} of the {len(positions)} {self.kind} features of the model are here"
+        here = f"only {n - missing} of the {n} {self.kind} features of the model are here"
         turned = self.feature_names.isin(adata.obs_names).mean() > 0.5
         why = "the cells stand in the columns, transpose them (adata.T)" if turned else "is this the same assay and genome? Other names in a column of " \
               "var become the features' with adata.var_names = adata.var['COLUMN']"
@@ -105,7 +105,7 @@ def _positions(self: Components, adata: AnnData) -> np.ndarray:
         warn(f"{self.kind} features are matched by {where}: they are called like {str(adata.var_names[0])!r} here and like "
              f"{str(self.feature_names[0])!r} in the model")
     if missing:
-        warn(f"{missing} of {len(positions)} {self.kind} features are missing here and count as {self.absent}")
+        warn(f"{missing} of {n} {self.kind} features {'is missing here and counts' if missing == 1 else 'are missing here and count'} as {self.absent}")
     return positions
 
 
