@@ -267,7 +267,7 @@ class RNAComponents(ScaledPCA):
         n_top_genes: int = 2000,  # most variable genes that are kept
         target_sum: float | None = None,  # counts that a cell is scaled to; None: the median total of the fitted cells
         n_further: int = 0,  # as for `Components`
-        gene_scale: str = "std",  # what a gene is divided by: "std", its standard deviation; "trend", the one that its mean lets expect
+        gene_scale: str = "std",  # what a gene is divided by: "std", its standard deviation; "trend", the one that is expected of its mean
     ):
         super().__init__(n_components, seed, n_further)
         if gene_scale not in GENE_SCALES:

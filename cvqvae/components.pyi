@@ -194,7 +194,7 @@ class RNAComponents(ScaledPCA):
         n_further
             as for `Components`
         gene_scale
-            what a gene is divided by: "std", its standard deviation; "trend", the one that its mean lets expect"""
+            what a gene is divided by: "std", its standard deviation; "trend", the one that is expected of its mean"""
 
     def normalise(self, counts, features: np.ndarray | None = None) -> sp.csr_matrix: ...
     def _learn(self, counts, *where) -> None: ...

@@ -42,7 +42,7 @@ def expected_spread(
     share: float = 0.3,  # of the features that a local fit sees
     least: int = 50,  # features that it takes; with fewer, each keeps its own
 ) -> np.ndarray:  # float64 [features], above 0 where `spread` is
-    """The standard deviation that a feature's mean lets expect.
+    """The standard deviation that is expected of a feature with its mean.
 
     A robust local regression (LOWESS; Cleveland 1979, doi:10.1080/01621459.1979.10481038) of the logarithm of the spread on that of the mean,
     over the features given. Those that do not vary keep theirs.

@@ -77,7 +77,7 @@ def preprocess(
     batch_key: str | None = None,  # column of `obs` for batch-aware gene selection
     drop_depth_components: bool = False,  # leave out LSI components that follow the depth
     n_further: int = 0,  # components behind these, which encoders read; fewer, without a warning, where there are not so many
-    gene_scale: str = "std",  # what a gene of RNA is divided by: "std", its standard deviation; "trend", the one that its mean lets expect
+    gene_scale: str = "std",  # what a gene of RNA is divided by: "std", its standard deviation; "trend", the one that is expected of its mean
     seed: int = 0,  # of the random start of LSI
     recompute: bool = False,  # replace components that the caller computed
 ) -> dict[str, Components]:  # fitted transform per modality that was computed here

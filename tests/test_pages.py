@@ -4,6 +4,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
@@ -26,3 +27,17 @@ def test_a_page_shows_what_is_kept(page):
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
     stale = [cell.source for cell, one, other in zip(notebook.cells, shown, texts(notebook.cells)) if one != other]
     assert not stale, f"execute nbs/{page}.ipynb again, for what it reads has changed"
+
+
+def test_the_summary_of_the_results_follows_from_their_tables():
+    cells = nbformat.read(NBS / "benchmarks/results.ipynb", 4).cells
+    (summary,) = (cell.source.split("**How to read them.**")[0] for cell in cells if cell.source.startswith("**What the tables say**"))
+    joint, stacked, aligned = (
+        next(line for line in summary.splitlines() if line.startswith(start)) for start in ("- *One point", "- *Two points", "- *The two points")
+    )
+    for name in ("bmmc-cite-starter", "pbmc10k-cite", "snare-cortex"):
+        scores = pd.read_csv(NBS / f"benchmarks/results/benchmark/{name}/scores.csv")
+        means = scores.pivot_table(index=["view", "metric"], columns="method", values="value")
+        ahead = {view: means.loc[(view, "score")].round(3).pipe(lambda row: row["cvqvae"] - row["raw"]) for view in ("joint", "stacked")}
+        assert means.loc[("joint", "score")].idxmax() == "cvqvae" and set(means.loc[("stacked", "foscttm")].nsmallest(2).index) == {"cvqvae", "cvqvae-paper"}
+        assert f"{ahead['joint']:.3f}" in joint and f"{ahead['stacked']:.2f}" in stacked and f"{means.loc[('stacked', 'foscttm'), 'cca']:.3f}" in aligned
