@@ -11,13 +11,14 @@ import cvqvae
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cvqvae import benchmark, kept, peers
 from cvqvae.baselines import METHODS, OWN, Result, TimeLimit, fit_method, list_methods, lacks_components, measured, only_components
 from cvqvae.benchmark import attempt, kept_results, run_benchmark, with_shared
 from cvqvae.kept import Plan, cells_hash, load_result, save_result
 from cvqvae.cells import DataError, counts_of
-from cvqvae.collapse import active_units, collapse_table, effective_dimensions, kl_per_unit, unit_table
+from cvqvae.collapse import active_units, bottleneck_inputs, collapse_table, effective_dimensions, kl_per_unit, unit_table
 from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
 from cvqvae.metrics import ADDED, METRICS, add_metric
@@ -323,6 +324,7 @@ def test_a_collapsed_posterior_is_seen():
     assert kl_per_unit(mean, np.zeros((400, 2)))[1] == 0
     assert effective_dimensions(mean) == pytest.approx(1)
     assert effective_dimensions(np.zeros((5, 3))) == 0
+    assert effective_dimensions(mean[:, :1]) == 1
 
 
 def test_a_heavy_prior_collapses_the_posterior(cells):
@@ -339,6 +341,20 @@ def test_units_are_those_that_feed_a_decoder(cells, variant, sources):
     units = unit_table(model)
     assert list(units["source"].unique()) == sources and len(units) == 8 * len(sources)
     assert units["kl"].notna().all() == (variant == "cvae")
+
+
+ALL = {"routes": "all", "fusion": "encoder", "shared_codebook": True}
+
+
+@pytest.mark.parametrize("choices", [{"shared_codebook": True}, {"routes": "joint", "fusion": "mean"}, ALL])
+def test_each_source_of_a_gaussian_model_has_rows_of_its_own(cells, choices):
+    model = CVQVAE(cells, preset="paper", variant="cvae", epochs=1, device="cpu", **QUICK, **choices).fit(progress=False)
+    found, latents = bottleneck_inputs(model), model.latents()
+    assert list(found) == [name if name == "joint" else model.modalities[name] for name in model.module.sources]
+    for name in found:
+        assert found[name].shape == (160, 16)
+        assert torch.allclose(found[name][:, :8], latents[name].z, atol=1e-5)
+    assert list(collapse_table(model)["source"]) == list(found)
 
 
 def test_kept_results_are_plain_files(cells, plan, tmp_path):
