@@ -231,8 +231,8 @@ def codes(
     data = self._checked(data)
     coded = {name: latent.codes.numpy() for name, latent in self.latents(data).items() if latent.codes is not None}
     columns = {name: pd.Series(codes, data.obs_names if name == JOINT else data[name].obs_names) for name, codes in coded.items()}
-    whole = all(len(column) == data.n_obs for column in columns.values())
-    return pd.DataFrame({name: column if whole else column.astype("Int64") for name, column in columns.items()}, index=data.obs_names)
+    whole = all(len(column) == data.n_obs and (column >= 0).all() for column in columns.values())
+    return pd.DataFrame({name: column if whole else column.astype("Int64").mask(column < 0) for name, column in columns.items()}, index=data.obs_names)
 
 
 @patch
@@ -316,7 +316,8 @@ def load(
 @patch
 def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.device) -> "CVQVAE":
     check_facts(meta)
-    self.mdata, self.device, self.preset_name, self.settings = None, device, meta["preset"], Preset(**meta["settings"])
+    self.mdata, self.device, self.unpaired = None, device, "drop"
+    self.preset_name, self.settings = meta["preset"], Preset(**meta["settings"])
     self.settings.model.update({k: tuple(v) for k, v in self.settings.model.items() if isinstance(v, list)})
     reader = CellReader.from_state(arrays, meta)
     check_configuration(self._configured(reader), arrays)

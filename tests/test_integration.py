@@ -142,7 +142,7 @@ def test_a_saved_model_is_the_same_model(fitted, tmp_path):
     new = mdata[100:180].copy()
     a, b = model.latents(new), loaded.latents(new)
     assert all(torch.equal(a[name].z, b[name].z) and torch.equal(a[name].codes, b[name].codes) for name in a if a[name].codes is not None)
-    assert loaded.history.equals(model.history)
+    assert loaded.history.equals(model.history) and loaded.__dict__.keys() == model.__dict__.keys()
     assert loaded.modality_weights == model.modality_weights and len(set(model.modality_weights.values())) > 1
     assert np.array_equal(loaded.translate(new["rna"], "atac").X, model.translate(new["rna"], "atac").X)
 
