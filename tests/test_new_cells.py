@@ -237,6 +237,23 @@ def test_cells_without_a_partner_take_part_in_the_training(mosaic, cells):
     assert not torch.equal(alone.module.encoders[1](cell), model.module.encoders[1](cell))
 
 
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_batch_without_a_measurement_is_predicted_as_one_in_the_middle(preset):
+    cells = simulate(n_cells=240, n_batches=3, n_genes=300, n_peaks=600, seed=0)
+    batch = cells.obs["batch"].astype(str).to_numpy()
+    both, first, second = np.unique(batch)
+    parts = {"rna": cells["rna"][batch != second].copy(), "atac": cells["atac"][batch != first].copy()}
+    model = CVQVAE(parts, preset, batch_key="batch", unpaired="keep", **SMALL | {"epochs": 2}).fit(progress=False)
+    atac = model.modalities.index("atac")
+    columns = dict(zip(model.reader.batches, model.module.decoders[atac].layers[0][0].weight[:, 8:].detach().T))
+    taught = [both, second] if preset == "default" else [both]  # which decodes a modality from itself, too
+    assert torch.allclose(columns[first], torch.stack([columns[name] for name in taught]).mean(0))
+    assert not torch.equal(columns[first], columns[second]) or preset == "paper"
+    covariates = [torch.tensor([[name in names for name in model.reader.batches]] * 5) / len(names) for names in ([first], taught)]
+    e = torch.randn(5, 8)
+    assert torch.allclose(*(model.module.decode(e, atac, covariate) for covariate in covariates), atol=1e-5)
+
+
 def test_wrong_pairs_are_told_before_the_training(cells, recwarn):
     warnings.simplefilter("always")
     CVQVAE(cells.copy(), batch_key="batch", **SMALL | dict(epochs=1)).fit(progress=False)
