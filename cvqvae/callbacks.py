@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .agreement import set_agreement
-from .batch_offsets import set_batch_offsets, set_missing_offsets
+from .batch_offsets import set_batch_offsets, set_missing_offsets, set_untaught_batches
 from .checks import counted, warn
 from .component_scale import set_component_scale
 from .losses import set_modality_weights, set_target_variance
@@ -82,12 +82,15 @@ class PrepareModel(Callback):
 
 # %% ../nbs/04_callbacks.ipynb #18b44fcc
 class FinishModel(Callback):
-    "After a run: the maps that bring the modalities' embeddings closer, and the lengths of the axes, where configured; `DivergedError` after a bad last step."
+    """After a run: the maps that bring the modalities' embeddings closer, and the lengths of the axes, where configured; what decoders say of a batch that
+    taught them nothing; `DivergedError` after a bad last step.
+    """
 
     order = 15
 
     def after_fit(self, trainer) -> None:
         self.check_finite(trainer)
+        set_untaught_batches(trainer.model, [(group.inputs, group.batch) for group in (trainer.train_data, *trainer.others)])
         set_agreement(trainer.model, trainer.train_data.inputs, trainer.train_data.batch)
         set_component_scale(trainer.model, trainer.train_data.inputs, trainer.train_data.batch)
 

@@ -8,6 +8,7 @@ __all__ = ['training_state', 'checkpoint_identity', 'save_checkpoint', 'in_json'
 # %% ../nbs/04_checkpoints.ipynb #1927d741
 import json
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -119,6 +120,8 @@ class Checkpoint(Callback):
         path: str | Path,  # a .safetensors file
         every: int = 10,  # epochs
     ):
+        if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
+            raise ValueError(f"every={every!r} must be a whole number of epochs, at least 1")
         self.path, self.every = Path(path).expanduser(), every
 
     def before_fit(self, trainer: Trainer) -> None:

@@ -34,7 +34,7 @@ def effective_dimensions(
     z: np.ndarray,  # float [n, d]
 ) -> float:  # between 1 and d; 0 where nothing varies
     "Participation ratio of the covariance: how many directions share the variance."
-    values = np.linalg.eigvalsh(np.cov(np.asarray(z, np.float64), rowvar=False))
+    values = np.linalg.eigvalsh(np.atleast_2d(np.cov(np.asarray(z, np.float64), rowvar=False)))
     return float(values.sum() ** 2 / np.square(values).sum()) if values.max() > 0 else 0.0
 
 # %% ../nbs/08_collapse.ipynb #21b55baa
@@ -51,14 +51,17 @@ def watched(
     model: CVQVAE,  # trained
 ):  # yields a list that fills with (source, input of its bottleneck), source a modality's position or "joint"
     "Collect what enters the bottlenecks of a model."
-    seen, hooks = [], []
-    for source, bottleneck in model.module.bottlenecks.items():
-        hooks.append(bottleneck.register_forward_pre_hook(lambda _, inputs, source=source: seen.append((source, inputs[0].detach().cpu()))))
+    seen, module, original = [], model.module, model.module._latent
+
+    def watching(source, h):
+        seen.append((source, h.detach().cpu()))
+        return original(source, h)
+
+    module._latent = watching
     try:
         yield seen
     finally:
-        for hook in hooks:
-            hook.remove()
+        del module._latent
 
 
 def bottleneck_inputs(
@@ -70,7 +73,7 @@ def bottleneck_inputs(
     names = {s: s if isinstance(s, str) else model.modalities[s] for s in model.module.sources}
     if model.config.bottleneck == "quantized":
         return {name: latents[name].z for name in names.values()}
-    return {name: torch.cat([x for s, x in seen if s == str(source)]) for source, name in names.items()}
+    return {name: torch.cat([x for s, x in seen if s == source]) for source, name in names.items()}
 
 # %% ../nbs/08_collapse.ipynb #38ee96b9
 def unit_table(

@@ -71,6 +71,10 @@ def _enter(store, devices: Sequence[torch.device], number: int, threads: int) ->
 def _leave(others, threads: int) -> None:
     for process in others.processes:
         process.terminate()
+    for process in others.processes:
+        process.join(10)
+        if process.is_alive():
+            process.kill()
     torch.set_num_threads(threads)
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -47,7 +47,7 @@ def to_anndata(
         raise DataError(f"{name!r} lacks some of the cells, or has them in another order: give the cells that it has, "
                         f"to_anndata(mdata[mdata[{name!r}].obs_names].copy()). The embedding of all is mdata.obsm['X_cvqvae'].")
     counts = _counts(mdata[name], name)
-    obs = mdata.obs.drop(columns=[c for c in mdata.obs if ":" in c])
+    obs = mdata.obs.drop(columns=[c for c in mdata.obs if ":" in str(c) and str(c).split(":", 1)[0] in mdata.mod])
     result = AnnData(log_normalised(counts).tocsc(), obs=obs.copy(), var=mdata[name].var.copy(), layers={"counts": counts})
     result.obsm["X_cvqvae"], result.uns["title"] = z, "cvqvae"
     for other, adata in mdata.mod.items():

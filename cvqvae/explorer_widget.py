@@ -256,10 +256,16 @@ def explore(
     model: CVQVAE | None = None,  # for predictions, where `data` is cells
     seed: int = 0,  # of the UMAP
 ) -> Explorer:  # shown by the notebook when it ends a cell
-    "Explore integrated cells; cells of a model that are not embedded yet are (see `CVQVAE.embed` for the slots). Raises `DataError`."
+    "Explore integrated cells; those of a model are embedded first, where it has not done so since it was trained (see `CVQVAE.embed`). Raises `DataError`."
     if isinstance(data, CVQVAE):
         if data.mdata is None:
             raise DataError("a loaded model has no cells: call explore(mdata, model=model) with cells that it has embedded")
-        model, data = data, data.mdata if "X_cvqvae" in data.mdata.obsm else data.embed()
+        model, data = data, data.mdata if _carry_embedding(data) else data.embed()
     check_roles(data, model, labels_key, batch_key)
     return Explorer(data, model, labels_key, batch_key or data.uns.get("cvqvae", {}).get("batch_key") or None, seed)
+
+
+def _carry_embedding(model: CVQVAE) -> bool:
+    "Do the cells of a model carry what it makes of them, and not what another one, or an earlier training, has made?"
+    there, now = model.mdata.obsm.get("X_cvqvae"), model.latents()["joint"].z.numpy()
+    return np.shape(there) == now.shape and np.allclose(there, now, atol=1e-4, equal_nan=True)

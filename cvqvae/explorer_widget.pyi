@@ -143,7 +143,7 @@ class Explorer:
             features, most_features, title: see `explorer_content`"""
 
 def explore(data: CVQVAE | MuData, labels_key: str | None = None, batch_key: str | None = None, model: CVQVAE | None = None, seed: int = 0) -> Explorer:
-    """Explore integrated cells; cells of a model that are not embedded yet are (see `CVQVAE.embed` for the slots). Raises `DataError`.
+    """Explore integrated cells; those of a model are embedded first, where it has not done so since it was trained (see `CVQVAE.embed`). Raises `DataError`.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ __all__ = ['CVQVAE']
 
 # %% ../nbs/05_integration.ipynb #207c6122
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -79,11 +80,12 @@ class CVQVAE:
         n_batches = len(reader.batches) if len(reader.batches) > 1 else 0
         return ModelConfig(reader.widths, n_batches, reader.leading, lambda_modality=(1.0,) * len(reader.widths), **self.settings.model)
 
-    def _build(self, reader: CellReader) -> None:
+    def _build(self, reader: CellReader, drawn: bool = True) -> None:
         self.reader, self.config, self.training = reader, self._configured(reader), TrainingConfig(**self.settings.training)
         self.modalities: list[str] = list(reader.kinds)
-        with usual_defaults():
-            self.module: CrossVQVAE = CrossVQVAE(self.config).to(self.device).eval()
+        with usual_defaults(), nullcontext() if drawn else torch.device("meta"):
+            module = CrossVQVAE(self.config)
+        self.module: CrossVQVAE = (module if drawn else module.to_empty(device=self.device)).to(self.device).eval()
 
     def __repr__(self) -> str:
         widths = [f"{k} + {n - k}" if n > k else str(k) for k, n in zip(self.config.n_outputs, self.config.n_inputs)]
@@ -231,8 +233,8 @@ def codes(
     data = self._checked(data)
     coded = {name: latent.codes.numpy() for name, latent in self.latents(data).items() if latent.codes is not None}
     columns = {name: pd.Series(codes, data.obs_names if name == JOINT else data[name].obs_names) for name, codes in coded.items()}
-    whole = all(len(column) == data.n_obs for column in columns.values())
-    return pd.DataFrame({name: column if whole else column.astype("Int64") for name, column in columns.items()}, index=data.obs_names)
+    whole = all(len(column) == data.n_obs and (column >= 0).all() for column in columns.values())
+    return pd.DataFrame({name: column if whole else column.astype("Int64").mask(column < 0) for name, column in columns.items()}, index=data.obs_names)
 
 
 @patch
@@ -316,11 +318,12 @@ def load(
 @patch
 def _restore(self: CVQVAE, arrays: dict[str, Tensor], meta: dict, device: torch.device) -> "CVQVAE":
     check_facts(meta)
-    self.mdata, self.device, self.preset_name, self.settings = None, device, meta["preset"], Preset(**meta["settings"])
+    self.mdata, self.device, self.unpaired = None, device, "drop"
+    self.preset_name, self.settings = meta["preset"], Preset(**meta["settings"])
     self.settings.model.update({k: tuple(v) for k, v in self.settings.model.items() if isinstance(v, list)})
     reader = CellReader.from_state(arrays, meta)
     check_configuration(self._configured(reader), arrays)
-    self._build(reader)
+    self._build(reader, drawn=False)
     self.history = pd.DataFrame(meta["history"])
     load_weights(self.module, arrays)
     return self

@@ -93,6 +93,8 @@ class ATACComponents(Components):
         keep = np.flatnonzero(np.abs(correlation) < 0.5) if self.drop_depth_components else np.arange(len(products))
         if not (keep < k).any():
             raise DataError("every LSI component follows the depth: keep them, or ask for more components")
+        if (keep < k).sum() == 1:
+            raise DataError("a single LSI component is the same in all cells, as each cell's are standardised: ask for more components, or take more cells")
         return keep
 
 # %% ../nbs/01_lsi.ipynb #f6748e77

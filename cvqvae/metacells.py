@@ -62,6 +62,8 @@ def code_cells(
         raise DataError("a loaded model has no cells of its own: give it some, as data")
     source = code_source(model, source)
     latent = model.latents(data)[source]
+    if lost := int((latent.codes < 0).sum()):
+        raise DataError(f"{lost} of {len(latent.codes)} cells have nothing that the model reads, and no code: leave them out")
     z = latent.z.numpy().astype(np.float64)
     number, code, size = np.unique(latent.codes.numpy(), return_inverse=True, return_counts=True)
     return CodeCells(z, code, number, pd.DataFrame(z).groupby(code).mean().to_numpy(), size)

@@ -6,6 +6,7 @@
 __all__ = ['JOINT', 'Latent', 'QuantizedBottleneck', 'GaussianBottleneck', 'routes_of', 'Output', 'CrossVQVAE']
 
 # %% ../nbs/03_model.ipynb #c3186a58
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -106,7 +107,8 @@ class CrossVQVAE(nn.Module):
         super().__init__()
         self.config, self.routes = config, routes_of(config)
         self.sources: list[int | str] = list(dict.fromkeys(source for source, _ in self.routes))
-        with seeded(config.seed, torch.device("cpu")):
+        drawn = torch.empty(0).device.type != "meta"  # else weights that are put in later, and another thread's training need not be waited for
+        with seeded(config.seed, torch.device("cpu")) if drawn else nullcontext():
             self._build(config)
         for i in range(len(config.n_inputs)):
             self.register_buffer(f"target_variance_{i}", torch.ones(()))

@@ -170,6 +170,7 @@ class CrossVQVAE(nn.Module):
         -------
         per measured modality's position, and "joint" where all were measured"""
 
+    def _latent(self, source: int | str, h: Tensor) -> Latent: ...
     def embed_all(self, inputs: list[Tensor | None], batch: Tensor | None = None) -> dict[int | str, Latent]:
         '''What a trained model says of cells: as `encode_all`, with consensus (also where a modality is missing), agreement and component scale as configured.
 

@@ -156,8 +156,7 @@ def batch_labels(
         raise DataError(f"obs[{batch_key!r}] stands for {labels.shape[1]} columns of one name: rename or drop the others")
     if labels.isna().any():
         raise DataError(f"obs[{batch_key!r}] has {counted(labels.isna().sum(), 'missing value')}: fill or drop them")
-    whole = labels.dtype.kind == "f" and (labels % 1 == 0).all()  # 1.0 and 1 are one batch
-    return labels.astype("int64" if whole else labels.dtype).astype(str)
+    return whole_numbers(labels).astype(str)  # 1.0 and 1 are one batch
 
 # %% ../nbs/00_mosaic.ipynb #ca9ddcca
 def alone(

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 import sys
 import time
@@ -11,13 +12,14 @@ import cvqvae
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cvqvae import benchmark, kept, peers
 from cvqvae.baselines import METHODS, OWN, Result, TimeLimit, fit_method, list_methods, lacks_components, measured, only_components
 from cvqvae.benchmark import attempt, kept_results, run_benchmark, with_shared
 from cvqvae.kept import Plan, cells_hash, load_result, save_result
 from cvqvae.cells import DataError, counts_of
-from cvqvae.collapse import active_units, collapse_table, effective_dimensions, kl_per_unit, unit_table
+from cvqvae.collapse import active_units, bottleneck_inputs, collapse_table, effective_dimensions, kl_per_unit, unit_table
 from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
 from cvqvae.metrics import ADDED, METRICS, add_metric
@@ -323,6 +325,7 @@ def test_a_collapsed_posterior_is_seen():
     assert kl_per_unit(mean, np.zeros((400, 2)))[1] == 0
     assert effective_dimensions(mean) == pytest.approx(1)
     assert effective_dimensions(np.zeros((5, 3))) == 0
+    assert effective_dimensions(mean[:, :1]) == 1
 
 
 def test_a_heavy_prior_collapses_the_posterior(cells):
@@ -339,6 +342,20 @@ def test_units_are_those_that_feed_a_decoder(cells, variant, sources):
     units = unit_table(model)
     assert list(units["source"].unique()) == sources and len(units) == 8 * len(sources)
     assert units["kl"].notna().all() == (variant == "cvae")
+
+
+ALL = {"routes": "all", "fusion": "encoder", "shared_codebook": True}
+
+
+@pytest.mark.parametrize("choices", [{"shared_codebook": True}, {"routes": "joint", "fusion": "mean"}, ALL])
+def test_each_source_of_a_gaussian_model_has_rows_of_its_own(cells, choices):
+    model = CVQVAE(cells, preset="paper", variant="cvae", epochs=1, device="cpu", **QUICK, **choices).fit(progress=False)
+    found, latents = bottleneck_inputs(model), model.latents()
+    assert list(found) == [name if name == "joint" else model.modalities[name] for name in model.module.sources]
+    for name in found:
+        assert found[name].shape == (160, 16)
+        assert torch.allclose(found[name][:, :8], latents[name].z, atol=1e-5)
+    assert list(collapse_table(model)["source"]) == list(found)
 
 
 def test_kept_results_are_plain_files(cells, plan, tmp_path):
@@ -443,12 +460,25 @@ def test_code_that_measures_is_part_of_the_key_of_scores(monkeypatch):
     assert Plan().score_key("fit", "truth") != before
 
 
+HARMLESS = """backed cells checkpoints checks chunks devices files lsi model_card names pairs recording storage stored streams translation""".split()
+"What a model of ours is made of and no embedding depends on: reading, keeping and checking, other ways to the same bits, and LSI, whose components are hashed."
+
+
+def test_every_module_that_a_model_is_made_of_is_known_to_decide_or_not():
+    package, found, waiting = Path(cvqvae.__file__).parent, set(), ["integration"]
+    while waiting:
+        found.add(name := waiting.pop())
+        waiting += set(re.findall(r"^\s*from \.(\w+) import", (package / f"{name}.py").read_text(encoding="utf-8"), re.MULTILINE)) - found
+    assert sorted(found) == sorted([*kept._OWN, *HARMLESS])
+
+
 def test_results_are_kept_until_a_module_that_decides_about_them_changes(tmp_path, monkeypatch):
     shutil.copytree(Path(cvqvae.__file__).parent, tmp_path / "cvqvae", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(cvqvae, "__file__", str(tmp_path / "cvqvae" / "__init__.py"))
     assert all((tmp_path / "cvqvae" / f"{name}.py").is_file() for name in [*kept._OWN, *kept._MEASURES, *set().union(*kept._OTHERS.values())])
     before = {name: kept.deciding(name) for name in METHODS}
-    changed = {"gene_activity": {"scjoint", "scdart"}, "quantizer": set(OWN), "generative": {"totalvi", "multivi", "clue"}, "explorer": set()}
+    changed = {"gene_activity": {"scjoint", "scdart"}, "generative": {"totalvi", "multivi", "clue"}, "explorer": set()}
+    changed |= {name: set(OWN) for name in ("quantizer", "streaming")}
     for module, methods in changed.items():
         path = tmp_path / "cvqvae" / f"{module}.py"
         text = path.read_text()

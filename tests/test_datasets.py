@@ -471,3 +471,15 @@ def test_shareseq_with_either_spelling_of_the_peak_barcodes(tmp_path):
         assert np.array_equal(skin["atac"].X.toarray(), [[0, 2], [1, 4]])
         assert np.array_equal(skin["rna"].X.toarray(), [[3, 1], [1, 2]])
         assert list(skin.obs["cell_type"]) == ["Basal", "Mix"]
+
+
+@pytest.mark.parametrize("chosen", [None, True, False])
+def test_what_mudata_was_told_stays(chosen):
+    program = f"""
+import mudata
+mudata.set_options(pull_on_update={chosen})
+import cvqvae.cells
+print(mudata.set_options(pull_on_update=None).opts["pull_on_update"])
+"""
+    told = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == str(bool(chosen))

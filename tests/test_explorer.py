@@ -354,6 +354,19 @@ def test_the_notebook_answers_as_the_page_does(fitted):
     assert "<script" not in frame and "<img" not in frame
 
 
+def test_a_model_that_was_trained_again_is_explored_as_it_is_now():
+    mdata = simulate(n_cells=120, n_genes=200, n_peaks=400, seed=0)
+    mdata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(120, 2))
+    model = CVQVAE(mdata, n_components=10, epochs=2, device="cpu").fit(progress=False)
+    before = explore(model).cells.z
+    mdata["rna"].obs["cvqvae_code"] = "mine"
+    assert (explore(model).cells.codes["rna"] == "mine").all()  # what is embedded already is left alone
+    model.fit(4, progress=False)
+    after = explore(model).cells
+    np.testing.assert_allclose(after.z, model.latents()["joint"].z, atol=1e-5)
+    assert not np.allclose(after.z, before, atol=1e-3) and not (after.codes["rna"] == "mine").any()
+
+
 def test_the_page_is_part_of_the_package(root):
     assert re.search(r'"cvqvae": \[.*"explorer.html"', (root / "setup.py").read_text())
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from cvqvae.datasets import load_dataset, read_any, read_mudata, read_pair
 from cvqvae.figures import save_figure
 from cvqvae.files import write_atomically
 from cvqvae.integration import CVQVAE
-from cvqvae.networks import usual_defaults
+from cvqvae.networks import seeded, usual_defaults
 from cvqvae.presets import PRESETS, Preset, resolve_preset
 from cvqvae.simulation import simulate
 from cvqvae.training import TrainingConfig
@@ -142,9 +143,18 @@ def test_a_saved_model_is_the_same_model(fitted, tmp_path):
     new = mdata[100:180].copy()
     a, b = model.latents(new), loaded.latents(new)
     assert all(torch.equal(a[name].z, b[name].z) and torch.equal(a[name].codes, b[name].codes) for name in a if a[name].codes is not None)
-    assert loaded.history.equals(model.history)
+    assert loaded.history.equals(model.history) and loaded.__dict__.keys() == model.__dict__.keys()
     assert loaded.modality_weights == model.modality_weights and len(set(model.modality_weights.values())) > 1
     assert np.array_equal(loaded.translate(new["rna"], "atac").X, model.translate(new["rna"], "atac").X)
+
+
+def test_a_model_is_loaded_while_another_thread_draws(fitted, tmp_path):
+    folder = fitted[0].save(tmp_path / "model")
+    with ThreadPoolExecutor(1) as other, seeded(0, torch.device("cpu")):
+        state = torch.get_rng_state()
+        loaded = other.submit(CVQVAE.load, folder, "cpu").result(timeout=60)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, fitted[0].module.state_dict()[name]) for name, value in loaded.module.state_dict().items())
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])

@@ -33,8 +33,9 @@ from cvqvae.exchange import dense_proteins, for_collection, to_anndata, to_open_
 from cvqvae.ground_truth import Truth
 from cvqvae.integration import CVQVAE
 from cvqvae.labels import LabelTransfer, vote, worth_of_votes
+from cvqvae.metacells import code_groups
 from cvqvae.metrics import evaluate, score_embedding, score_table
-from cvqvae.mosaic import groups_of, join_modalities, merged_obs, presence
+from cvqvae.mosaic import batch_labels, groups_of, join_modalities, merged_obs, presence
 from cvqvae.parameters import Parameters, load_cells
 from cvqvae.simulation import simulate
 from cvqvae.translation_scores import row_auroc, row_correlations, translation_scores
@@ -103,6 +104,23 @@ def alone_in(mdata, batch):
     rna = mdata["rna"].copy()
     rna.obs["batch"] = batch
     return rna
+
+
+def test_a_batch_is_the_same_however_its_number_is_held(cells):
+    held = {"category": pd.Categorical([1.0, 2.0] * 30), "object": np.array([1.0, 2.0] * 30, object), "float": [1.0, 2.0] * 30, "text": ["1", "2"] * 30}
+    some = cells[:60].copy()
+    for values in held.values():
+        some.obs["lane"] = values
+        assert list(batch_labels(some, "lane").unique()) == ["1", "2"]
+
+
+def test_cells_of_which_nothing_is_read_have_no_code(fitted, cells):
+    others = simulate(n_cells=300, kind="protein", seed=0)["protein"]
+    new = MuData({"rna": cells["rna"][:50].copy(), "protein": others[:80].copy()})
+    codes, embedded = fitted.codes(new), fitted.embed(new)
+    assert codes["joint"].isna().tolist() == embedded.obs["cvqvae_code"].isna().tolist() == [False] * 50 + [True] * 30
+    with pytest.raises(DataError, match="30 of 80 cells have nothing that the model reads"):
+        code_groups(fitted, new)
 
 
 def test_what_becomes_of_a_batch_is_told_as_the_preset_does_it(published, fitted, cells):
@@ -217,6 +235,23 @@ def test_cells_without_a_partner_take_part_in_the_training(mosaic, cells):
     alone = CVQVAE(complete, batch_key="batch", **SMALL).fit(progress=False)
     cell = torch.ones(1, model.config.n_inputs[1])
     assert not torch.equal(alone.module.encoders[1](cell), model.module.encoders[1](cell))
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_batch_without_a_measurement_is_predicted_as_one_in_the_middle(preset):
+    cells = simulate(n_cells=240, n_batches=3, n_genes=300, n_peaks=600, seed=0)
+    batch = cells.obs["batch"].astype(str).to_numpy()
+    both, first, second = np.unique(batch)
+    parts = {"rna": cells["rna"][batch != second].copy(), "atac": cells["atac"][batch != first].copy()}
+    model = CVQVAE(parts, preset, batch_key="batch", unpaired="keep", **SMALL | {"epochs": 2}).fit(progress=False)
+    atac = model.modalities.index("atac")
+    columns = dict(zip(model.reader.batches, model.module.decoders[atac].layers[0][0].weight[:, 8:].detach().T))
+    taught = [both, second] if preset == "default" else [both]  # which decodes a modality from itself, too
+    assert torch.allclose(columns[first], torch.stack([columns[name] for name in taught]).mean(0))
+    assert not torch.equal(columns[first], columns[second]) or preset == "paper"
+    covariates = [torch.tensor([[name in names for name in model.reader.batches]] * 5) / len(names) for names in ([first], taught)]
+    e = torch.randn(5, 8)
+    assert torch.allclose(*(model.module.decode(e, atac, covariate) for covariate in covariates), atol=1e-5)
 
 
 def test_wrong_pairs_are_told_before_the_training(cells, recwarn):
@@ -868,7 +903,9 @@ def test_a_wrong_wish_writes_nothing(folder, tmp_path, monkeypatch, capsys, flag
 
 def test_files_for_other_tools(fitted, cells, tmp_path):
     embedded = fitted.embed(cells[:200].copy())
+    embedded.obs["GO:0008150"], embedded.obs["rna:depth"] = 1.0, 2.0
     plain = to_anndata(embedded, umap=False)
+    assert "GO:0008150" in plain.obs and "rna:depth" not in plain.obs
     plain.write(tmp_path / "plain.h5ad")
     again = read_h5ad(tmp_path / "plain.h5ad")
     assert {"X_cvqvae", "X_cvqvae_rna", "X_cvqvae_atac"} <= set(again.obsm) and {"cvqvae_code_rna", "cell_type"} <= set(again.obs)

@@ -231,6 +231,13 @@ def test_depth_is_taken_out_when_asked(rna_atac):
     assert np.abs(depth_correlation(kept, depth)).max() < np.abs(depth_correlation(every, depth)).max()
 
 
+@pytest.mark.parametrize("cells, asked", [(60, 1), (2, 50)])
+def test_a_single_component_of_accessibility_is_refused(rna_atac, cells, asked):
+    with pytest.raises(DataError, match="a single LSI component"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ATACComponents(asked).fit_transform(rna_atac["atac"][:cells].copy())
+
+
 def test_callers_counts_stay_and_own_components_win():
     mdata = simulate(n_cells=120, seed=1)
     before = {name: a.X.copy() for name, a in mdata.mod.items()}

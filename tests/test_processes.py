@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -145,6 +146,7 @@ def test_a_stop_within_an_epoch_ends_all_processes():
     with pytest.raises(RuntimeError, match="at the end of an epoch only"):
         model.fit(progress=False, callbacks=[SingleBatch()], processes=2)
     assert not dist.is_initialized() and torch.get_num_threads() == threads
+    assert psutil.STATUS_ZOMBIE not in [process.status() for process in psutil.Process().children()]
 
 
 @pytest.mark.parametrize("processes", [0, -1, True, 2.0, 10_000])

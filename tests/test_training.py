@@ -94,6 +94,12 @@ def test_checkpoint_of_other_cells_is_refused(tmp_path):
         Trainer(model, toy(n=100), TrainingConfig(epochs=3, batch_size=64), (ResumeFrom(path),), "cpu").fit()
 
 
+@pytest.mark.parametrize("every", [0, -1, 2.5, True])
+def test_a_checkpoint_is_written_every_so_many_epochs(every):
+    with pytest.raises(ValueError, match="at least 1"):
+        Checkpoint("run.safetensors", every)
+
+
 def test_training_is_repeatable_and_leaves_the_global_generator_alone():
     state = torch.get_rng_state()
     a, b = trained(dropout=0.2).model.state_dict(), trained(dropout=0.2).model.state_dict()
