@@ -264,10 +264,11 @@ def _loaded(parameters: Parameters, source: dict, backed: bool) -> MuData:
     one_matrix = "mudata" in source and Path(source["mudata"]).suffix != ".h5mu"  # which has all measurements of every cell
     if parameters.unpaired == "keep" and not one_matrix:
         return _mosaic(source)
+    empty = "cells" if parameters.model else "drop"  # a model reads a gene that no cell shows as 0, and one that is not there as average
     if "mudata" in source:
-        return read_any(source["mudata"], backed=backed)
+        return read_any(source["mudata"], backed=backed, empty=empty)
     kinds = {KIND_OF_FLAG[name]: KIND_OF_FLAG[name] for name in source}
-    return read_modalities({KIND_OF_FLAG[name]: path for name, path in source.items()}, kinds, backed=backed)
+    return read_modalities({KIND_OF_FLAG[name]: path for name, path in source.items()}, kinds, backed=backed, empty=empty)
 
 # %% ../nbs/09_parameters.ipynb #cd1f3ce8
 def _mosaic(source: dict) -> MuData:

@@ -20,7 +20,8 @@ from cvqvae.cells import DataError
 from cvqvae.checks import cells_per_group
 from cvqvae.command import command_line, main
 from cvqvae.figures import filled
-from cvqvae.parameters import REPORTS, Parameters, checked, fields_of, read_parameters
+from cvqvae.parameters import REPORTS, Parameters, checked, fields_of, load_cells, read_parameters
+from cvqvae.runs import earlier_model
 from cvqvae.simulation import simulate
 from cvqvae.tables import as_markdown
 
@@ -324,6 +325,26 @@ def test_biology_reads_the_space_of_an_earlier_run(run, files, tmp_path):
     own, again = (CVQVAE.load(folder / "model") for folder in (run, tmp_path / "read"))
     assert len(own.history) == len(again.history) == 2
     assert "column `batch`" in (tmp_path / "read" / "biology.ipynb").read_text()  # as the model was told
+
+
+@pytest.mark.parametrize("form", ["files", "cells.h5mu", "cells.h5ad"])
+def test_a_gene_that_no_cell_shows_is_no_missing_gene(form, run, files, tmp_path, recwarn):
+    "Few cells show few genes: a model that knows the others reads zeros, and not their averages."
+    parts = {name: ad.read_h5ad(files / f"{name}.h5ad")[:40].copy() for name in ("rna", "atac")}
+    for (name, part), kind in zip(parts.items(), ("Gene Expression", "Peaks")):
+        part.var["feature_types"] = kind
+        part.X[:, :50] = 0
+        part.write(tmp_path / f"{name}.h5ad")
+    mudata.MuData(parts).write(tmp_path / "cells.h5mu")
+    ad.concat(parts, axis=1, merge="first").write(tmp_path / "cells.h5ad")
+    source = {"rna": str(tmp_path / "rna.h5ad"), "atac": str(tmp_path / "atac.h5ad")} if form == "files" else {"mudata": str(tmp_path / form)}
+    parameters = Parameters(**source, model=str(run / "model"))
+    model, cells = earlier_model(parameters, load_cells(parameters, "biology"))
+    assert [part.n_vars for part in cells.mod.values()] == [part.n_vars for part in parts.values()]
+    assert load_cells(Parameters(**source), "biology")["rna"].n_vars <= parts["rna"].n_vars - 50  # a model that is trained on them has nothing to learn there
+    found, alone = model.latents(cells), model.latents(mudata.MuData(parts))
+    np.testing.assert_array_equal(found["joint"].z, alone["joint"].z)
+    assert not [str(told.message) for told in recwarn if "missing here" in str(told.message)]
 
 
 def test_biology_reads_a_model_that_calls_its_modalities_otherwise(run, files, tmp_path):
