@@ -20,7 +20,7 @@ from cvqvae.cells import DataError
 from cvqvae.checks import cells_per_group
 from cvqvae.command import command_line, main
 from cvqvae.figures import filled
-from cvqvae.parameters import REPORTS, Parameters, checked, fields_of, load_cells, read_parameters
+from cvqvae.parameters import REPORTS, Parameters, checked, columns_of, fields_of, load_cells, read_parameters
 from cvqvae.runs import earlier_model
 from cvqvae.simulation import simulate
 from cvqvae.tables import as_markdown
@@ -387,6 +387,27 @@ def test_a_model_that_does_not_fit_is_refused_before_any_work(change, message, r
     assert main(["biology", *arguments, "--out", str(tmp_path / "out")]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("batch, told", [("batch", False), ("sorted", True)])
+def test_batches_that_are_cell_types_are_told_before_the_training(batch, told, files, tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(runs, "execute", lambda name, folder, used: folder / "integrate.ipynb")
+    monkeypatch.setattr(runs, "write_html", lambda path: None)
+    for name in ("rna", "atac"):
+        cells = ad.read_h5ad(files / f"{name}.h5ad")
+        cells.obs["sorted"] = cells.obs["cell_type"].isin(cells.obs["cell_type"].unique()[:3])
+        cells.write(tmp_path / f"{name}.h5ad")
+    source = {name: str(tmp_path / f"{name}.h5ad") for name in ("rna", "atac")}
+    runs.run_analysis("integrate", Parameters(**source, batch=batch, labels="cell_type"), tmp_path / "run")
+    assert any("that only one batch of 'sorted' has" in str(warning.message) for warning in recwarn) == told
+
+
+@pytest.mark.parametrize("value", ["", "Unknown", None])
+def test_labels_that_name_no_type_are_refused_before_any_work(value, files):
+    mdata = load_cells(parameters := Parameters(rna=str(files / "rna.h5ad"), atac=str(files / "atac.h5ad"), labels="kind"))
+    mdata.obs["kind"] = value
+    with pytest.raises(DataError, match="--labels kind: 120 of 120 cells have no value"):
+        columns_of(parameters, mdata)
 
 
 WISHES = [
