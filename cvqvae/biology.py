@@ -128,7 +128,7 @@ def plot_genes(
 ) -> Figure:
     "The integrated space, coloured by the expression of genes (Figure 5); a figure that says so where there are none."
     if not len(genes):
-        return sentence_figure("No gene is specific to a group.")
+        return sentence_figure("No feature is specific to a group.")
     genes, shown = genes_of(expression, genes), shown_names(expression.var)
     units = expression.var["unit"] if "unit" in expression.var else pd.Series("log1p of counts\nper 10,000", expression.var_names)
     columns = min(4, len(genes))
@@ -163,7 +163,7 @@ def plot_markers(
 ) -> Figure:
     "Dot plot of the most specific genes of each group, by scanpy (Figure 9); a figure that says so where there are none."
     if not len(markers):
-        return sentence_figure("No gene is specific to a group.")
+        return sentence_figure("No feature is specific to a group.")
     order = in_order(markers["group"].unique())
     genes = {name: part["gene"].head(per_group).tolist() for name, part in markers.groupby("group", sort=False, observed=True)}
     cells = groups.isin(order).to_numpy()

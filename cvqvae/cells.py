@@ -191,7 +191,7 @@ def _refuse_copy(
 # %% ../nbs/00_cells.ipynb #9945a730
 def _drop_empty(
     modalities: dict[str, ad.AnnData],  # name -> modality, same cells in the same order
-    empty: str,  # "drop", "error" or "keep"
+    empty: str,  # "drop", "cells", "error" or "keep"
 ) -> tuple[dict[str, ad.AnnData], dict[str, int]]:  # what is left; how many of what were removed
     "Remove (or refuse) cells and features without a count; raises DataError."
     if empty == "keep":
@@ -205,7 +205,7 @@ def _drop_empty(
     _refuse(dropped, empty, cells.any())
     kept = {name: _take(adata, adata.obs_names[cells]) for name, adata in modalities.items()}
     for name, adata in kept.items():
-        if _on_disk(adata):
+        if empty == "cells" or _on_disk(adata):
             continue  # columns without a count stay, and count nothing
         features = _detected(counts_of(adata, name), 0)
         dropped[f"empty_features_{name}"] = int((~features).sum())
@@ -328,7 +328,7 @@ def _report(
 def pair_modalities(
     modalities: dict[str, ad.AnnData],  # name -> modality [cells, features], raw counts
     kinds: dict[str, str] | None = None,  # name -> "rna" | "atac" | "protein"; None: as declared in var["feature_types"]
-    empty: str = "drop",  # cells and features without a count: "drop", "error" or "keep"
+    empty: str = "drop",  # cells and features without a count: "drop", "error" or "keep"; "cells": drop cells, keep features
 ) -> mudata.MuData:  # paired cells in the order of the first modality; `uns["cvqvae_pairing"]` says what was dropped
     "Pair modalities by cell name; raises DataError when they cannot be paired or are no counts."
     if len(modalities) < 2:

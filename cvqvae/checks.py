@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DataError', 'counted', 'refuse_unfitted', 'warn', 'counts_of', 'check_sparse', 'without_advice', 'check_modality',
            'check_modalities', 'check_components', 'check_groups', 'whole_numbers', 'alike', 'in_order',
-           'cells_per_group']
+           'cells_per_group', 'warn_of_confounded']
 
 # %% ../nbs/00_checks.ipynb #3a31ed88
 import re
@@ -262,3 +262,15 @@ def cells_per_group(
     "How many cells are in both of two groups, in order."
     table = pd.crosstab(whole_numbers(rows).astype(str), whole_numbers(columns).astype(str))
     return table.loc[in_order(table.index), in_order(table.columns)]
+
+# %% ../nbs/00_checks.ipynb #d03cede9
+def warn_of_confounded(
+    labels: pd.Series,  # cell type of each cell, [n]; those without one are not counted
+    batches: pd.Series,  # batch of each cell, [n]
+) -> None:  # warns
+    "Say so where batches and cell types cannot be told apart."
+    table = cells_per_group(labels, batches)
+    alone, all_cells = int(table[(table > 0).sum(axis=1) == 1].to_numpy().sum()), int(table.to_numpy().sum())
+    if table.shape[1] > 1 and 2 * alone > all_cells:
+        warn(f"{alone:,} of {all_cells:,} cells are of a type in {labels.name!r} that only one batch of {batches.name!r} has: what sets such a type apart "
+             "cannot be told from an effect of the batch, and may be removed with it. Compare the report with that of a run without --batch.")

@@ -90,12 +90,13 @@ def read_modalities(
     sources: dict[str, str | Path | ad.AnnData],  # name -> modality
     kinds: dict[str, str] | None = None,  # name -> "rna", "atac", "protein"; None: as declared
     backed: bool = False,  # leave the counts on disk
+    empty: str = "drop",  # features without a count; "cells": keep them, for a model that knows them
 ) -> mudata.MuData:  # paired cells in the order of the first; the arguments are unchanged
     "Read two modalities or more and pair their cells: those that have all of them stay; raises DataError."
     reader = (lambda source: open_checked(source, single=True)["X"]) if backed else read_modality
     modalities = {name: reader(source) for name, source in sources.items()}
     with _naming(**sources):
-        return pair_modalities(modalities, kinds)
+        return pair_modalities(modalities, kinds, empty)
 
 
 @contextmanager
@@ -112,18 +113,20 @@ def _naming(**sources):
 def read_mudata(
     path: str | Path | mudata.MuData,  # a .h5mu file or a MuData
     kinds: dict[str, str] | None = None,  # modality name -> kind; None: as declared
+    empty: str = "drop",  # features without a count; "cells": keep them, for a model that knows them
 ) -> mudata.MuData:  # paired cells of those modalities
     "Read a multimodal file, check it and pair its cells; raises DataError."
     mdata = path if isinstance(path, mudata.MuData) else read_checked(mudata.read_h5mu, path, ".h5mu file")
     if missing := set(kinds or {}) - set(mdata.mod):
         raise DataError(f"No modality {', '.join(sorted(missing))} in {path}: it holds {', '.join(mdata.mod)}.")
     with _naming(file=path):
-        paired = pair_modalities({name: mdata[name] for name in kinds or mdata.mod}, kinds)
+        paired = pair_modalities({name: mdata[name] for name in kinds or mdata.mod}, kinds, empty)
     return own_tables(paired, mdata.obs, mdata.uns)
 
 # %% ../nbs/00_datasets.ipynb #f3f280a0
 def split_kinds(
     adata: ad.AnnData,  # features of several kinds, told apart by var["feature_types"]
+    empty: str = "drop",  # features without a count; "cells": keep them, for a model that knows them
 ) -> mudata.MuData:  # one modality per kind, named "rna", "atac", "protein"
     "Split one matrix by what its features measure, and pair the parts; raises DataError."
     modalities = _apart(adata)
@@ -131,7 +134,7 @@ def split_kinds(
         only = ", ".join(adata.var["feature_types"].astype(str).unique())
         raise DataError(f"Two kinds of feature are needed, found only {only}: was the file made with one assay? "
                         "Then give it beside the other, as --rna, --atac or --adt, or to read_pair.")
-    return pair_modalities(modalities)
+    return pair_modalities(modalities, empty=empty)
 
 
 def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
@@ -156,9 +159,10 @@ def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
 
 def read_10x(
     path: str | Path,  # a feature-barcode matrix written by Cell Ranger, .h5 or a folder
+    empty: str = "drop",  # features without a count; "cells": keep them, for a model that knows them
 ) -> mudata.MuData:  # "rna" with "atac" or "protein"
     "Read a 10x Multiome or CITE-seq matrix; raises DataError."
-    return split_kinds(_whole_10x(path))
+    return split_kinds(_whole_10x(path), empty)
 
 
 def _whole_10x(path: str | Path) -> ad.AnnData:
@@ -250,16 +254,19 @@ def read_any(
     source: str | Path | mudata.MuData,  # a .h5mu, a 10x .h5 or folder, a .h5ad that stacks two kinds, a MuData, or a name of `list_datasets()`
     kinds: dict[str, str] | None = None,  # for MuData: modality name -> kind; None: as declared
     backed: bool = False,  # leave the counts of a .h5mu or a zarr folder on disk
+    empty: str = "drop",  # features without a count; "cells": keep them, for a model that knows them
 ) -> mudata.MuData:  # paired cells
     "Paired cells from one source of whatever form; raises DataError."
     if backed and not isinstance(source, mudata.MuData):
         return read_backed(source, kinds)
     if isinstance(source, mudata.MuData):
-        return read_mudata(source, kinds)
+        return read_mudata(source, kinds, empty)
     if str(source) in list_datasets().index:
         return load_dataset(str(source))
     form = _form_of(source, f", and the sets by name are {', '.join(list_datasets().index)}")
-    return read_mudata(source, kinds) if form == ".h5mu" else read_10x(source) if form == ".h5" else split_kinds(read_modality(source))
+    if form == ".h5mu":
+        return read_mudata(source, kinds, empty)
+    return read_10x(source, empty) if form == ".h5" else split_kinds(read_modality(source), empty)
 
 
 def _form_of(source: str | Path, others: str = "") -> str:

@@ -314,5 +314,6 @@ def save_figure(
     path = Path(path).expanduser()
     stem = path.stem if path.suffix in (".png", ".pdf") else path.name
     save = partial(figure.savefig, dpi=dpi, bbox_inches="tight", pad_inches=0.05)
-    with matplotlib.rc_context(LOOK):  # with formulas, which the numbers of a logarithmic axis are
+    look = LOOK | {"figure.constrained_layout.use": False}  # Matplotlib puts a figure without a layout back to this
+    with matplotlib.rc_context(look):  # with formulas, which the numbers of a logarithmic axis are
         return [write_atomically(path.with_name(f"{stem}.{kind}"), partial(save, format=kind)) for kind in ("png", "pdf")]

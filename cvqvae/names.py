@@ -139,6 +139,7 @@ def asked_names(
 # %% ../nbs/00_names.ipynb #d1a7c002
 _IDS = "gene_ids gene_id ensembl_id ensembl_ids ensembl ensembl_gene_id feature_id feature_ids ids".split()
 _SEPARATORS = re.compile(r"^([\w.]+)[:\-_](\d+)[\-_](\d+)$")
+_VERSION = re.compile(r"(?i)^(ENS[A-Z]*G\d+)\.\d+$")
 
 
 def _as_region(names: Iterable) -> list[str]:
@@ -150,15 +151,23 @@ def matched_names(
     var: pd.DataFrame,  # table of the features of new cells
 ) -> tuple[pd.Index, str]:  # a name for each feature of `var`, as the model calls it where it knows it; where they were found, "": in var_names
     "How the features of new cells are called in a model."
-    own = var.index
-    if known.isin(own).mean() >= 0.5:
+    own, share = var.index, known.isin(var.index).mean()
+    if share == 1:
         return own, ""
-    found = {}
+    bare = {_VERSION.sub(r"\1", str(name)): name for name in known}
+    spelled = lambda names: pd.Series([bare.get(_VERSION.sub(r"\1", str(name))) for name in names], own, dtype=object)
+    found = {"var_names, whatever the version behind Ensembl's ids": spelled(own)}
+    if share >= 0.5:
+        return _best_match(known, own, found)
     if is_region(known) and is_region(own):
-        spelled = dict(zip(_as_region(known), known))
-        found["var_names, whatever stands between chromosome, start and end"] = pd.Series([spelled.get(name) for name in _as_region(own)], own)
+        regions = dict(zip(_as_region(known), known))
+        found["var_names, whatever stands between chromosome, start and end"] = pd.Series([regions.get(name) for name in _as_region(own)], own)
     for column in (name for name in var if str(name).lower() in {*_SYMBOLS, *_IDS} and isinstance(var[name], pd.Series)):
-        found[f"var[{column!r}]"] = var[column].astype(object).where(var[column].isin(known), None)
+        found[f"var[{column!r}]"] = spelled(var[column])
+    return _best_match(known, own, found)
+
+
+def _best_match(known: pd.Index, own: pd.Index, found: dict[str, pd.Series]) -> tuple[pd.Index, str]:
     best, where = own, ""
     for place, names in found.items():
         names = names.mask(names.duplicated(keep=False), None)

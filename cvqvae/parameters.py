@@ -23,6 +23,7 @@ from .cells import declare_kind
 from .checks import DataError, check_groups, counts_of, in_order, whole_numbers
 from .datasets import load_dataset, read_any, read_checked, read_modalities, read_modality
 from .mosaic import check_complete, groups_of, join_modalities, presence
+from .names import without_type
 from .preprocessing import set_components_aside
 from .presets import PRESETS
 from .stored import own_tables
@@ -265,9 +266,9 @@ def _loaded(parameters: Parameters, source: dict, backed: bool) -> MuData:
     if parameters.unpaired == "keep" and not one_matrix:
         return _mosaic(source)
     if "mudata" in source:
-        return read_any(source["mudata"], backed=backed)
+        return read_any(source["mudata"], backed=backed, empty="cells" if parameters.model else "drop")  # a model knows genes that no cell shows
     kinds = {KIND_OF_FLAG[name]: KIND_OF_FLAG[name] for name in source}
-    return read_modalities({KIND_OF_FLAG[name]: path for name, path in source.items()}, kinds, backed=backed)
+    return read_modalities({KIND_OF_FLAG[name]: path for name, path in source.items()}, kinds, backed, "cells" if parameters.model else "drop")
 
 # %% ../nbs/09_parameters.ipynb #cd1f3ce8
 def _mosaic(source: dict) -> MuData:
@@ -320,7 +321,7 @@ def columns_of(
 
 def _check_column(values: pd.Series, name: str) -> None:
     "Refuse a column that a run would stumble over later: a measurement, no value at all, cells without a batch."
-    groups, missing = "batches" if name == "batch" else "cell types", int(values.isna().sum())
+    groups, missing = ("batches", int(values.isna().sum())) if name == "batch" else ("cell types", int(without_type(values).sum()))
     if missing == len(values) or (missing and name == "batch"):
         raise DataError(f"--{name} {values.name}: {missing:,} of {len(values):,} cells have no value. Fill them, drop the cells, or name another column.")
     check_groups(values, f"--{name} {values.name}", groups)

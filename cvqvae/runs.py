@@ -25,7 +25,7 @@ from mudata import MuData
 
 from .callbacks import Callback, watched_loss
 from .cells import kinds_of
-from .checks import DataError, counted
+from .checks import DataError, counted, warn_of_confounded
 from .devices import devices_for
 from .files import check_file, probe_once, remove_parts, write_atomically
 from .integration import CVQVAE
@@ -300,6 +300,7 @@ def _prepared(name: str, parameters: Parameters, out: Path) -> tuple[dict, str]:
         raise DataError(f"--annotation {parameters.annotation}: no such file. Check the spelling.")
     mdata = load_cells(parameters, name)
     columns = columns_of(parameters, mdata)
+    warn_of_confounded(*(mdata.obs[columns[name]] for name in ("labels", "batch"))) if all(columns.values()) else None
     mdata = earlier_model(parameters, mdata)[1] if parameters.model else mdata
     features = ", ".join(counted(a.n_vars, f"{modality} feature") for modality, a in mdata.mod.items())
     print(f"{name_of(parameters)}: {counted(mdata.n_obs, 'cell')}, {features}", flush=True)

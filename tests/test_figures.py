@@ -332,8 +332,15 @@ def test_purity_of_codes():
 
 
 def test_a_sentence_is_a_picture_in_a_notebook(recwarn):
-    assert print_figure(sentence_figure("No gene is specific to a group.")) is not None  # IPython shows nothing of a figure without axes
+    assert print_figure(sentence_figure("No feature is specific to a group.")) is not None  # IPython shows nothing of a figure without axes
     assert not recwarn.list
+
+
+def test_a_figure_without_a_layout_has_none_when_it_was_saved(tmp_path, recwarn):
+    figure = sentence_figure("No feature is specific to a group.")
+    for name in ("once", "again"):
+        save_figure(figure, tmp_path / name)
+    assert figure.get_layout_engine() is None and not recwarn.list
 
 
 def test_names_that_begin_alike_are_cut_where_they_differ():

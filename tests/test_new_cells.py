@@ -6,7 +6,7 @@ import re
 import warnings
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, cycle, repeat
 
 import matplotlib.pyplot as plt
 import mudata
@@ -28,6 +28,7 @@ from cvqvae import translation
 from cvqvae.apply import map_files, read_for, translate_files
 from cvqvae.cells import KINDS, DataError
 from cvqvae.command import main
+from cvqvae.components import RNAComponents
 from cvqvae.datasets import read_any
 from cvqvae.exchange import dense_proteins, for_collection, to_anndata, to_open_problems
 from cvqvae.ground_truth import Truth
@@ -157,6 +158,29 @@ def test_features_that_are_called_otherwise_are_counted_as_they_are_found(fitted
     new["rna"].var_names = [f"ENSG{i:011d}" for i in range(new["rna"].n_vars)]
     pd.testing.assert_frame_equal(fitted.reader.match(new), expected)
     assert (expected["found"] == expected["model"]).all()
+
+
+def _with_ids(cells, versions, column=None):
+    found = cells["rna"].copy()
+    ids = [f"ENSG{i:011d}{version}" for i, version in zip(range(found.n_vars), versions)]
+    if column:
+        found.var[column] = ids
+    else:
+        found.var_names = ids
+    return found
+
+
+@pytest.mark.parametrize(
+    "versions, column",
+    [(repeat(""), None), (repeat(""), "gene_ids"), (cycle([".7", ".7", ".8"]), None), (repeat(".12"), "gene_id")],
+    ids=["without", "without, in a column", "a third of them another", "another, in a column"],
+)
+def test_genes_are_found_whatever_the_version_of_their_id(cells, versions, column, recwarn):
+    known = _with_ids(cells, repeat(".7"))
+    components = RNAComponents(n_components=5).fit(known)
+    recwarn.clear()
+    np.testing.assert_array_equal(components.transform(_with_ids(cells, versions, column)), components.transform(known))
+    assert not [told for told in recwarn if "missing" in str(told.message)]
 
 
 def test_missing_features_are_told_and_too_many_refused(fitted, cells):

@@ -20,7 +20,8 @@ from cvqvae.cells import DataError
 from cvqvae.checks import cells_per_group
 from cvqvae.command import command_line, main
 from cvqvae.figures import filled
-from cvqvae.parameters import REPORTS, Parameters, checked, fields_of, read_parameters
+from cvqvae.parameters import REPORTS, Parameters, checked, columns_of, fields_of, load_cells, read_parameters
+from cvqvae.runs import earlier_model
 from cvqvae.simulation import simulate
 from cvqvae.tables import as_markdown
 
@@ -326,6 +327,26 @@ def test_biology_reads_the_space_of_an_earlier_run(run, files, tmp_path):
     assert "column `batch`" in (tmp_path / "read" / "biology.ipynb").read_text()  # as the model was told
 
 
+@pytest.mark.parametrize("form", ["files", "cells.h5mu", "cells.h5ad"])
+def test_a_gene_that_no_cell_shows_is_no_missing_gene(form, run, files, tmp_path, recwarn):
+    "Few cells show few genes: a model that knows the others reads zeros, and not their averages."
+    parts = {name: ad.read_h5ad(files / f"{name}.h5ad")[:40].copy() for name in ("rna", "atac")}
+    for (name, part), kind in zip(parts.items(), ("Gene Expression", "Peaks")):
+        part.var["feature_types"] = kind
+        part.X[:, :50] = 0
+        part.write(tmp_path / f"{name}.h5ad")
+    mudata.MuData(parts).write(tmp_path / "cells.h5mu")
+    ad.concat(parts, axis=1, merge="first").write(tmp_path / "cells.h5ad")
+    source = {"rna": str(tmp_path / "rna.h5ad"), "atac": str(tmp_path / "atac.h5ad")} if form == "files" else {"mudata": str(tmp_path / form)}
+    parameters = Parameters(**source, model=str(run / "model"))
+    model, cells = earlier_model(parameters, load_cells(parameters, "biology"))
+    assert [part.n_vars for part in cells.mod.values()] == [part.n_vars for part in parts.values()]
+    assert load_cells(Parameters(**source), "biology")["rna"].n_vars <= parts["rna"].n_vars - 50  # a model that is trained on them has nothing to learn there
+    found, alone = model.latents(cells), model.latents(mudata.MuData(parts))
+    np.testing.assert_array_equal(found["joint"].z, alone["joint"].z)
+    assert not [str(told.message) for told in recwarn if "missing here" in str(told.message)]
+
+
 def test_biology_reads_a_model_that_calls_its_modalities_otherwise(run, files, tmp_path):
     "The names in an .h5mu, and those that Python was given, are anyone's; the kinds decide."
     cells = mudata.MuData({"open": ad.read_h5ad(files / "atac.h5ad"), "GEX": ad.read_h5ad(files / "rna.h5ad")})
@@ -366,6 +387,27 @@ def test_a_model_that_does_not_fit_is_refused_before_any_work(change, message, r
     assert main(["biology", *arguments, "--out", str(tmp_path / "out")]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("batch, told", [("batch", False), ("sorted", True)])
+def test_batches_that_are_cell_types_are_told_before_the_training(batch, told, files, tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(runs, "execute", lambda name, folder, used: folder / "integrate.ipynb")
+    monkeypatch.setattr(runs, "write_html", lambda path: None)
+    for name in ("rna", "atac"):
+        cells = ad.read_h5ad(files / f"{name}.h5ad")
+        cells.obs["sorted"] = cells.obs["cell_type"].isin(cells.obs["cell_type"].unique()[:3])
+        cells.write(tmp_path / f"{name}.h5ad")
+    source = {name: str(tmp_path / f"{name}.h5ad") for name in ("rna", "atac")}
+    runs.run_analysis("integrate", Parameters(**source, batch=batch, labels="cell_type"), tmp_path / "run")
+    assert any("that only one batch of 'sorted' has" in str(warning.message) for warning in recwarn) == told
+
+
+@pytest.mark.parametrize("value", ["", "Unknown", None])
+def test_labels_that_name_no_type_are_refused_before_any_work(value, files):
+    mdata = load_cells(parameters := Parameters(rna=str(files / "rna.h5ad"), atac=str(files / "atac.h5ad"), labels="kind"))
+    mdata.obs["kind"] = value
+    with pytest.raises(DataError, match="--labels kind: 120 of 120 cells have no value"):
+        columns_of(parameters, mdata)
 
 
 WISHES = [
