@@ -94,7 +94,7 @@ class ATACComponents(Components):
         if not (keep < k).any():
             raise DataError("every LSI component follows the depth: keep them, or ask for more components")
         if (keep < k).sum() == 1:
-            raise DataError("a single LSI component is the same in all cells, as each cell's are standardised: ask for more components, or take more cells")
+            raise DataError(f"a single LSI component is the same in all cells, as each cell's are standardised ({n} cells; too few cells?): ask for more")
         return keep
 
 # %% ../nbs/01_lsi.ipynb #f6748e77
