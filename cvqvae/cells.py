@@ -26,7 +26,7 @@ from .names import KINDS, antibodies_beside_genes, check_names, doubt_pairing, h
 # %% ../nbs/00_cells.ipynb #282dcc82
 _all_ = ["DataError", "counts_of", "KINDS", "check_names"]
 logger = logging.getLogger("cvqvae")
-mudata.set_options(pull_on_update=bool(mudata.set_options(pull_on_update=False).opts["pull_on_update"]))  # but for whoever asked for the columns
+mudata.set_options(pull_on_update=bool(mudata.set_options(pull_on_update=False).opts["pull_on_update"]))  # `opts` is what was set before: True stays
 
 # %% ../nbs/00_cells.ipynb #f23b5765
 def _shallow(

@@ -189,6 +189,8 @@ def test_missing_features_are_told_and_too_many_refused(fitted, cells):
     few = new[:, ~new.var_names.isin(names[:5])].copy()
     with pytest.warns(UserWarning, match="5 of .* features are missing"):
         fitted.embed(few)
+    with pytest.warns(UserWarning, match="^1 of .* features is missing here and counts as"):
+        fitted.embed(new[:, new.var_names != names[0]].copy())
     none = new.copy()
     none.var_names = [f"ENSG{i:011d}" for i in range(none.n_vars)]
     with pytest.raises(DataError, match="only 0 of .* same assay and genome"):
