@@ -90,6 +90,14 @@ def test_a_page_on_disk_asks_for_nothing_and_can_be_searched(tmp_path):
     assert broken_links(tmp_path) == []
 
 
+def test_the_pages_can_be_light_and_dark():
+    assert re.search(r"theme:\s+light: \w+\s+dark: \w+\n", (ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    lines = (ROOT / "nbs" / "styles.css").read_text(encoding="utf-8").splitlines()
+    own = [line for line in lines if not line.startswith((".smalldocs-search", ".cell-output img"))]  # these bring their background along
+    fixed = [line for line in own if re.search(r"#[0-9a-fA-F]{3}|: (?:black|white)\b", line)]
+    assert not fixed, f"a colour that only one of the two themes can bear: {fixed}"
+
+
 def test_the_measures_hold():
     result = subprocess.run([sys.executable, ROOT / ".ci" / "measures.py", "--strict"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-2000:]
