@@ -46,6 +46,11 @@ def test_a_name_that_two_chapters_define_is_left_alone(site):
     assert "half" not in known and known["cvqvae.b.half"] == "b.html#half"
 
 
+def test_a_name_that_a_page_uses_for_something_else_is_no_link_there():
+    text = '<pre><code><span>half</span>, other = <span>1</span>, 2\nthird == 3\n  f(last=4)</code></pre><code>half</code> <code>third</code> <code>last</code>'
+    assert linked(text, "c.html", dict.fromkeys(("half", "other", "third", "last"), "a.html#x"))[1] == 2
+
+
 def half(
     cells: list[Path] | None = None,  # a * b
     weight: float = 0.5,  # of each
