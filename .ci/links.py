@@ -74,14 +74,20 @@ def definitions(site: Path, symbols: dict[str, dict], chapters: dict[str, str]) 
 _CODE = re.compile(r"<(pre|a|h\d|title|script|nav)\b.*?</\1>|<code>([^<>]+)</code>", re.S)
 
 
+def own_names(text: str) -> set[str]:
+    "Names to which the listings of a page assign something: there they mean that, and not a function of another page."
+    listings = html.unescape("\n".join(re.sub(r"<[^>]+>", "", listing) for listing in re.findall(r"<pre\b.*?</pre>", text, re.S)))
+    return {name for names in re.findall(r"^([\w, ]+) = ", listings, re.M) for name in re.findall(r"\w+", names)}
+
+
 def linked(text: str, page: str, known: dict[str, str]) -> tuple[str, int]:
     "The page with every inline code that names a known symbol made a link, except inside listings, links and headings."
-    count = 0
+    count, own = 0, own_names(text)
 
     def link(match: re.Match) -> str:
         nonlocal count
         name = re.sub(r"\(.*", "", html.unescape(match[2] or ""), flags=re.S)
-        if name not in known:
+        if name not in known or name in own:
             return match[0]
         count += 1
         target = os.path.relpath(known[name], os.path.dirname(page) or ".")

@@ -46,6 +46,11 @@ def test_a_name_that_two_chapters_define_is_left_alone(site):
     assert "half" not in known and known["cvqvae.b.half"] == "b.html#half"
 
 
+def test_a_name_that_a_page_uses_for_something_else_is_no_link_there():
+    text = '<pre><code><span>half</span>, other = <span>1</span>, 2\nthird == 3\n  f(last=4)</code></pre><code>half</code> <code>third</code> <code>last</code>'
+    assert linked(text, "c.html", dict.fromkeys(("half", "other", "third", "last"), "a.html#x"))[1] == 2
+
+
 def half(
     cells: list[Path] | None = None,  # a * b
     weight: float = 0.5,  # of each
@@ -88,6 +93,14 @@ def test_a_page_on_disk_asks_for_nothing_and_can_be_searched(tmp_path):
     page = (tmp_path / "index.html").read_text()
     assert page.index("site_libs/search-from-disk.js") < page.index("site_libs/smalldocs.js")
     assert broken_links(tmp_path) == []
+
+
+def test_the_pages_can_be_light_and_dark():
+    assert re.search(r"theme:\s+light: \w+\s+dark: \w+\n", (ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    lines = (ROOT / "nbs" / "styles.css").read_text(encoding="utf-8").splitlines()
+    own = [line for line in lines if not line.startswith((".smalldocs-search", ".cell-output img"))]  # these bring their background along
+    fixed = [line for line in own if re.search(r"#[0-9a-fA-F]{3}|: (?:black|white)\b", line)]
+    assert not fixed, f"a colour that only one of the two themes can bear: {fixed}"
 
 
 def test_the_measures_hold():
