@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LOOK', 'OKABE_ITO', 'MISSING', 'MISSING_COLOUR', 'LEAST_CONTRAST', 'PLACES', 'figure_style', 'sentence_figure',
            'make_room', 'contrast', 'palette', 'filled', 'group_colours', 'umap_coordinates', 'scatter_groups',
-           'mark_cell', 'group_legend', 'short_names', 'plot_umaps', 'colours_of', 'stacked_rows', 'plot_integration',
-           'save_figure']
+           'mark_cell', 'middle_point', 'group_legend', 'short_names', 'plot_umaps', 'colours_of', 'stacked_rows',
+           'plot_integration', 'save_figure']
 
 # %% ../nbs/07_figures.ipynb #4b50faea
 import warnings
@@ -162,6 +162,13 @@ def mark_cell(
 ) -> tuple[Line2D, ...]:  # for a legend, `ax.legend([mark], ["root cell"])`
     "A ringed dot."
     return tuple(ax.plot(*place, "o", color=colour, ms=size, mew=0, zorder=5, ls="")[0] for colour, size in (("black", 9), ("white", 6.5), ("black", 3)))
+
+# %% ../nbs/07_figures.ipynb #5c564e1a
+def middle_point(
+    points: np.ndarray,  # of a group, float [n, 2]
+) -> np.ndarray:  # float [2], one of them
+    "The point nearest to the median of all."
+    return points[np.square(points - np.median(points, axis=0)).sum(1).argmin()]
 
 # %% ../nbs/07_figures.ipynb #a2cd97be
 def group_legend(
