@@ -151,6 +151,7 @@ def plot_units(
                     values = part[column].dropna().sort_values(ascending=False)
                     ax.plot(range(1, len(values) + 1), values, color=colour, ls=style, marker=".", ms=3, lw=1, label=f"{name} {source}")
         axes[0].axhline(threshold, color="#999999", lw=0.8)
+        axes[0].text(1, threshold, "active above", transform=axes[0].get_yaxis_transform(), ha="right", va="bottom", fontsize=6, color="#666666")
         axes[0].set(yscale="log", ylim=(min(threshold / 3, max(units["variance"].min(), 1e-6)), None))
         for ax, title in zip(axes, ("variance of the posterior mean", "KL divergence, nats")):
             ax.set(title=title, xlabel="units, sorted")

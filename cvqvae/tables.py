@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .files import write_atomically
-from .metrics import METRICS
+from .metrics import ADDED, METRICS
 from .score_figures import NAMES, about_columns, best_rows
 
 # %% ../nbs/08_tables.ipynb #dec00e1d
@@ -136,13 +136,15 @@ def write_tables(
     folder: str | Path,  # created
     name: str = "benchmark",  # of the files
 ) -> list[Path]:  # NAME-VIEW.csv, .md and .tex
-    "Write the tables of both views in three formats."
-    written = []
+    "Write the tables of both views in three formats; that in LaTeX has the columns of the paper, FOSCTTM, one's own metrics and the cost, which fit a page."
+    own = [name for name, group in METRICS.items() if group != "extra" or name in ADDED]
+    printed, written = {NAMES.get(name, name) for name in (*own, "score", "score_shared", "foscttm", "seconds", "peak_gib", "note")}, []
     for view in ("stacked", "joint"):
         mean, spread = mean_and_spread(scores, view)
         numbers = mean.join(spread.add_suffix("_sd")).join(mean_and_spread(scores, "run")[0]).assign(note=notes(scores)).rename_axis("method")
         bold = benchmark_table(scores, view, ("**", "**"))
-        texts = {".csv": numbers.to_csv(lineterminator="\n"), ".md": as_markdown(bold), ".tex": as_latex(bold)}
+        texts = {".csv": numbers.to_csv(lineterminator="\n"), ".md": as_markdown(bold)}
+        texts[".tex"] = as_latex(bold[[column for column in bold if column in printed]])
         written += [write_atomically(Path(folder) / f"{name}-{view}{suffix}", _writer(text)) for suffix, text in texts.items()]
     return written
 
