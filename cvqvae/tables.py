@@ -136,7 +136,7 @@ def write_tables(
     folder: str | Path,  # created
     name: str = "benchmark",  # of the files
 ) -> list[Path]:  # NAME-VIEW.csv, .md and .tex
-    "Write the tables of both views in three formats; that in LaTeX has the columns of the paper, FOSCTTM, one's own metrics and the cost, which fit a page on its side."
+    "Write the tables of both views in three formats; in LaTeX with the paper's columns, FOSCTTM, one's own metrics and the cost: a page on its side."
     own = [name for name, group in METRICS.items() if group != "extra" or name in ADDED]
     printed, written = {NAMES.get(name, name) for name in (*own, "score", "score_shared", "foscttm", "seconds", "peak_gib", "note")}, []
     for view in ("stacked", "joint"):
