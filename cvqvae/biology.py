@@ -24,7 +24,7 @@ from .backed import in_memory
 from .cells import modality_kind
 from .checks import DataError, counts_of, in_order
 from .compiled import import_umap
-from .figures import MISSING_COLOUR, OKABE_ITO, figure_style, make_room, mark_cell, sentence_figure
+from .figures import MISSING_COLOUR, OKABE_ITO, figure_style, make_room, mark_cell, middle_point, sentence_figure
 from .names import asked_names, meant_by, shown_names
 from .normalisation import log_normalised
 
@@ -285,7 +285,7 @@ def plot_pseudotime(
             if time.isna().any():
                 ax.set_xlabel(f"grey: {time.isna().sum():,} of {len(time):,} cells that the root does not reach", fontsize=7, color="#666666")
             for edge in (arrows or {}).get(title, pd.DataFrame()).itertuples():
-                ends = [np.median(coordinates[(groups == name).to_numpy()], axis=0) for name in (edge.source, edge.target)]
+                ends = [middle_point(coordinates[(groups == name).to_numpy()]) for name in (edge.source, edge.target)]
                 ax.annotate("", ends[1], ends[0], arrowprops=dict(arrowstyle="-|>", color="#c00000", lw=1.2, shrinkA=0, shrinkB=2))
         marks = [mark_cell(ax, xy[time.argmin()]) for ax, (xy, time) in zip(axes[0], panels.values()) if time.notna().any()]
         figure.legend(marks[:1], ["root cell"] * len(marks[:1]), loc="outside lower center")

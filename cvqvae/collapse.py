@@ -143,19 +143,18 @@ def plot_units(
     threshold: float = 0.01,  # drawn as a line
 ) -> Figure:
     "Variance of the posterior mean and divergence of every unit, sorted, a line per variant and source."
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 2.6), layout="constrained", dpi=80)
-    for colour, (name, own) in zip(OKABE_ITO, units.groupby("variant", sort=False)):
-        for style, (source, part) in zip(("-", "--", ":"), own.groupby("source", sort=False)):
-            for ax, column in zip(axes, ("variance", "kl")):
-                values = part[column].dropna().sort_values(ascending=False)
-                ax.plot(range(1, len(values) + 1), values, color=colour, ls=style, marker=".", ms=3, lw=1, label=f"{name} {source}")
-    axes[0].axhline(threshold, color="#999999", lw=0.8)
-    axes[0].set(yscale="log", ylim=(min(threshold / 3, max(units["variance"].min(), 1e-6)), None))
-    for ax, title in zip(axes, ("variance of the posterior mean", "KL divergence, nats")):
-        ax.set_title(title, fontsize=8)
-        ax.set_xlabel("units, sorted", fontsize=8)
-        ax.tick_params(labelsize=7, which="both")
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside right center")
+    with figure_style():
+        figure, axes = plt.subplots(1, 2, figsize=(8.4, 2.6))
+        for colour, (name, own) in zip(OKABE_ITO, units.groupby("variant", sort=False)):
+            for style, (source, part) in zip(("-", "--", ":"), own.groupby("source", sort=False)):
+                for ax, column in zip(axes, ("variance", "kl")):
+                    values = part[column].dropna().sort_values(ascending=False)
+                    ax.plot(range(1, len(values) + 1), values, color=colour, ls=style, marker=".", ms=3, lw=1, label=f"{name} {source}")
+        axes[0].axhline(threshold, color="#999999", lw=0.8)
+        axes[0].text(1, threshold, "active above", transform=axes[0].get_yaxis_transform(), ha="right", va="bottom", fontsize=6, color="#666666")
+        axes[0].set(yscale="log", ylim=(min(threshold / 3, max(units["variance"].min(), 1e-6)), None))
+        for ax, title in zip(axes, ("variance of the posterior mean", "KL divergence, nats")):
+            ax.set(title=title, xlabel="units, sorted")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     plt.close(figure)
     return figure

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LOOK', 'OKABE_ITO', 'MISSING', 'MISSING_COLOUR', 'LEAST_CONTRAST', 'PLACES', 'figure_style', 'sentence_figure',
            'make_room', 'contrast', 'palette', 'filled', 'group_colours', 'umap_coordinates', 'scatter_groups',
-           'mark_cell', 'group_legend', 'short_names', 'plot_umaps', 'colours_of', 'stacked_rows', 'plot_integration',
-           'save_figure']
+           'mark_cell', 'middle_point', 'group_legend', 'short_names', 'plot_umaps', 'colours_of', 'stacked_rows',
+           'plot_integration', 'save_figure']
 
 # %% ../nbs/07_figures.ipynb #4b50faea
 import warnings
@@ -42,8 +42,8 @@ LOOK = {
 
 
 def figure_style():
-    "Context in which a figure of this package is drawn: fonts, frames and resolution; names are drawn as they are, without formulas."
-    return matplotlib.rc_context(LOOK | {"text.parse_math": False})
+    "Context in which a figure of this package is drawn: fonts, frames and resolution, whatever was set before; names are drawn as they are, without formulas."
+    return plt.style.context(["default", LOOK | {"text.parse_math": False}])
 
 # %% ../nbs/07_figures.ipynb #85ce8cda
 def sentence_figure(
@@ -163,6 +163,13 @@ def mark_cell(
     "A ringed dot."
     return tuple(ax.plot(*place, "o", color=colour, ms=size, mew=0, zorder=5, ls="")[0] for colour, size in (("black", 9), ("white", 6.5), ("black", 3)))
 
+# %% ../nbs/07_figures.ipynb #5c564e1a
+def middle_point(
+    points: np.ndarray,  # of a group, float [n, 2]
+) -> np.ndarray:  # float [2], one of them
+    "The point nearest to the median of all."
+    return points[np.square(points - np.median(points, axis=0)).sum(1).argmin()]
+
 # %% ../nbs/07_figures.ipynb #a2cd97be
 def group_legend(
     ax: Axes,  # emptied, and drawn on
@@ -215,6 +222,8 @@ def plot_umaps(
                 ax = axes[i // across * len(groups) + j, i % across] if wide else axes[i, j]
                 scatter_groups(ax, coordinates, values, colours[title])
                 ax.set_title(f"{name}, by {title}")
+                ax.set_xlabel("UMAP 1", loc="left", fontsize=6, color="#666666", labelpad=0)
+                ax.set_ylabel("UMAP 2", loc="bottom", fontsize=6, color="#666666", labelpad=0)
         _legends(legends, colours)
     for ax in axes.flat:
         ax.axis("on" if ax.collections else "off")
@@ -308,12 +317,13 @@ def plot_integration(
 def save_figure(
     figure: Figure,  # to be written
     path: str | Path,  # without suffix; a final `.png` or `.pdf` is dropped, other dots stay
-    dpi: int = 150,  # of the PNG, dots per inch
+    dpi: int = 150,  # of the PNG, dots per inch; points in the PDF have at least 300
 ) -> list[Path]:  # the PNG and the PDF
     "Write a figure as PNG and PDF, each whole or not at all."
     path = Path(path).expanduser()
     stem = path.stem if path.suffix in (".png", ".pdf") else path.name
-    save = partial(figure.savefig, dpi=dpi, bbox_inches="tight", pad_inches=0.05)
-    look = LOOK | {"figure.constrained_layout.use": False}  # Matplotlib puts a figure without a layout back to this
-    with matplotlib.rc_context(look):  # with formulas, which the numbers of a logarithmic axis are
-        return [write_atomically(path.with_name(f"{stem}.{kind}"), partial(save, format=kind)) for kind in ("png", "pdf")]
+    save = partial(figure.savefig, bbox_inches="tight", pad_inches=0.05)
+    look = LOOK | {"figure.constrained_layout.use": False, "pdf.fonttype": 42}  # Matplotlib puts a figure without a layout back to the first; 42: TrueType
+    kinds = {"png": dpi, "pdf": max(dpi, 300)}
+    with plt.style.context(["default", look]):  # with formulas, which the numbers of a logarithmic axis are
+        return [write_atomically(path.with_name(f"{stem}.{kind}"), partial(save, format=kind, dpi=dots)) for kind, dots in kinds.items()]

@@ -17,6 +17,7 @@ import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
+from matplotlib import rc_context
 from mudata import MuData
 
 from .backed import is_stored, stored_once
@@ -184,13 +185,12 @@ def cycle_genes(
     at_least: int = 10,  # genes of each phase
 ) -> dict:  # "S" and "G2/M" -> measured genes of that phase
     "The cell-cycle genes among the measured ones; raises MetricAbsent when they are too few."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scib imports louvain, which warns about pkg_resources
+    with warnings.catch_warnings(), rc_context():  # scib sets large letters and thick lines for all figures
+        warnings.simplefilter("ignore")  # and imports louvain, which warns about pkg_resources
         from scib.preprocessing import get_cell_cycle_genes
     bare = without_genome(gene_names).astype(str)
     known, measured = get_cell_cycle_genes(organism), {gene.upper().split(".")[0]: name for gene, name in zip(bare, gene_names)}
-    column = "gene_id" if sum(name.startswith("ENS") for name in measured) > len(measured) / 2 else "gene_name"
-    upper = known[column].str.upper()
+    upper = known["gene_id" if sum(name.startswith("ENS") for name in measured) > len(measured) / 2 else "gene_name"].str.upper()
     found = {phase: [measured[name] for name in names if name in measured] for phase, names in upper.groupby(known["phase"])}
     if min(map(len, found.values())) < at_least:
         counts = " and ".join(f"{len(names)} {phase}" for phase, names in found.items())

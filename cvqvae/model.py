@@ -62,9 +62,11 @@ class GaussianBottleneck(nn.Module):
         return Latent(mean, sample.to(parameters.dtype), None, self.kl_weight * kl.sum(1).mean())
 
 
-def _bottleneck(c: ModelConfig) -> nn.Module:
+def _bottleneck(c: ModelConfig, routes: list[tuple[int | str, int]]) -> nn.Module:
+    "That of the sources of these routes."
     if c.bottleneck == "gaussian":
-        return GaussianBottleneck(c.lambda_kl * 2 / (sum(c.n_outputs) / len(c.n_outputs)))
+        predicted = sum(c.n_outputs[j] for _, j in routes) / len({source for source, _ in routes})  # components per source
+        return GaussianBottleneck(c.lambda_kl * 2 / predicted)
     quantizer = QuantizedBottleneck(c.n_codes, c.n_latent, c.decay, c.commitment_weight, revive_below=c.revive_below)
     quantizer.share = c.quantized_share
     return quantizer
@@ -130,7 +132,8 @@ class CrossVQVAE(nn.Module):
         mirror = c.hidden[::-1] if c.decoder_hidden is None else c.decoder_hidden
         self.encoders = nn.ModuleList(FullyConnected(k + n_batches, c.hidden, n_out, **encoding) for k in c.n_inputs)
         self.decoders = nn.ModuleList(FullyConnected(c.n_latent + c.n_batches, mirror, k, **options) for k in c.n_outputs)
-        self.bottlenecks = nn.ModuleDict({str(s): _bottleneck(c) for s in self.sources[: 1 if c.shared_codebook else None]})
+        own = {s: [route for route in self.routes if c.shared_codebook or route[0] == s] for s in self.sources[: 1 if c.shared_codebook else None]}
+        self.bottlenecks = nn.ModuleDict({str(s): _bottleneck(c, routes) for s, routes in own.items()})
         fusions = {"linear": lambda: nn.Linear(len(c.n_inputs) * n_out, n_out)}
         joint = c.hidden if c.joint_hidden is None else c.joint_hidden
         fusions["encoder"] = lambda: FullyConnected(sum(c.n_inputs) + n_batches, joint, n_out, **encoding)

@@ -291,6 +291,18 @@ def test_tables_hold_what_the_scores_say(tmp_path):
     assert numbers.loc["peer", "nmi_sd"] == pytest.approx(values.std(ddof=1)) and numbers.loc["peer", "seconds"] == 2
 
 
+def test_the_table_in_latex_has_the_columns_of_the_paper_and_one_s_own(tmp_path):
+    add_metric("width", lambda z, rows: 0.0)
+    try:
+        write_tables(scores_table(), tmp_path)
+    finally:
+        del METRICS["width"], ADDED["width"]
+    latex, markdown = ((tmp_path / f"benchmark-joint.{kind}").read_text().splitlines() for kind in ("tex", "md"))
+    columns = latex[2].removesuffix(r" \\").split(" & ")[1:]
+    assert columns == ["NMI", "cell-type ASW", "CC", "TC", "batch ASW", "graph conn.", "width", "seconds", "note"]
+    assert latex[0].endswith("{l" + "r" * (len(columns) - 1) + "l}") and "| iLISI |" in markdown[0]
+
+
 def test_a_table_has_no_empty_lines_where_lines_end_otherwise(tmp_path, monkeypatch):
     "On Windows pandas ends lines as the system does, and a text file does so once more."
     monkeypatch.setattr("os.linesep", "\r\n")

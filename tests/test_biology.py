@@ -93,6 +93,15 @@ def test_the_root_is_ringed_in_every_panel(chain):
     assert [text.get_text() for text in legend.get_texts()] == ["root cell"]
 
 
+def test_arrows_of_growth_begin_and_end_at_cells(chain):
+    z, groups, truth = chain
+    places = z[:, :2] + np.outer(np.arange(len(z)) % 2, [1000.0, 0.0])  # every type lies in two clouds
+    tree = growth_tree(space_graph(z, groups), truth)
+    figure = plot_pseudotime({"integrated": (places, truth)}, {"integrated": tree}, groups)
+    ends = [end for arrow in figure.axes[0].texts for end in (arrow.xy, arrow.xyann)]
+    assert len(ends) == 4 and all((places == end).all(1).any() for end in ends)
+
+
 def test_an_island_has_no_pseudotime(chain):
     z, groups, _ = chain
     far = np.vstack([z, z[:40] + 1e4])

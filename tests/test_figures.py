@@ -1,6 +1,9 @@
 """Figures show what they were given, leave it as it was, and are written whole."""
 
 import io
+import re
+import subprocess
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -14,7 +17,7 @@ from matplotlib.colors import to_hex, to_rgb
 from scipy.spatial.distance import cdist
 
 from cvqvae.cells import DataError
-from cvqvae.collapse import plot_losses
+from cvqvae.collapse import plot_losses, plot_units
 from cvqvae.compiled import import_umap
 from cvqvae.curves import code_purity, plot_code_usage, plot_history, usage_label
 from cvqvae.figures import (
@@ -355,3 +358,44 @@ def test_a_line_under_another_shows_at_its_edges():
     same = pd.DataFrame({"rna": [0, 0, 1, 2], "joint": [0, 0, 1, 2]})
     under, above = plot_code_usage(same).axes[0].lines
     assert under.get_linewidth() > above.get_linewidth()
+
+
+TALK = {"axes.linewidth": 1.875, "xtick.major.size": 9, "ytick.minor.size": 6, "patch.linewidth": 1.5, "font.size": 18, "axes.facecolor": "black"}
+UNITS = pd.DataFrame({"variant": "cvae", "source": "rna", "unit": range(8), "variance": np.geomspace(1e-4, 1, 8), "kl": np.arange(8.0)})
+
+
+@pytest.mark.parametrize("draw", [lambda: plot_losses({"a": history_of(2, False)}), lambda: plot_units(UNITS), lambda: plot_scores(TABLE)])
+def test_figures_look_alike_whatever_was_set_before(draw, tmp_path):
+    plain = plt.imread(save_figure(draw(), tmp_path / "plain")[0])
+    with plt.rc_context(TALK):  # as seaborn's `set_context("talk")`, which scib calls when it is imported
+        drawn = plt.imread(save_figure(draw(), tmp_path / "talk")[0])
+    assert np.array_equal(plain, drawn)
+
+
+def test_scoring_leaves_the_look_of_figures_alone():
+    program = """
+import matplotlib, pandas, sys
+from cvqvae.ground_truth import MetricAbsent, cycle_genes
+before = dict(matplotlib.rcParams)
+try:
+    cycle_genes(pandas.Index(["PCNA"]), "human")
+except MetricAbsent:
+    assert "scib" in sys.modules
+    print({name: value for name, value in matplotlib.rcParams.items() if value != before[name]})
+"""
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "{}"
+
+
+def test_a_figure_for_print_has_fine_points_and_text_that_can_be_edited(tmp_path):
+    coordinates = np.random.default_rng(0).uniform(size=(500, 2))
+    figure = plot_umaps({"a": coordinates}, {"type": pd.Series(["x"] * 500)})
+    page = save_figure(figure, tmp_path / "map")[1].read_bytes()
+    assert b"/Type3" not in page and b"/FontFile2" in page  # which is TrueType
+    inches = np.ptp(figure.axes[0].transData.transform(coordinates)[:, 0]) / figure.dpi
+    assert max(int(width) for width in re.findall(rb"/Width (\d+)", page)) > 295 * inches
+
+
+def test_a_map_says_that_it_is_a_umap():
+    figure = plot_umaps({"a": np.zeros((9, 2))}, {"type": pd.Series(["x"] * 9)})
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("UMAP 1", "UMAP 2")

@@ -318,3 +318,23 @@ def test_three_modalities_train_six_routes_and_without_the_third_they_are_two_to
     loss.backward()
     assert_same_parts(plain, model)
     assert all(p.grad is None for part in (model.encoders[2], model.decoders[2]) for p in part.parameters())
+
+
+@pytest.mark.parametrize("widths", [(6, 5), (20, 3), (6, 6, 6)])
+def test_the_loss_of_the_gaussian_variant_is_the_evidence_lower_bound_of_every_source(widths):
+    "However many components a source predicts: -ELBO times 2 / k, up to a constant, in eval mode, where the sample is the mean."
+    model, inputs, batch = example(widths=widths, **VARIANTS["cvae"])
+    set_target_variance(model.eval(), inputs)
+    output = model(inputs, batch)
+    terms = loss_terms(model, output, inputs, batch)
+    for s, x in enumerate(inputs):
+        mean, log_variance = model.encoders[s](torch.cat([x, batch], 1)).chunk(2, 1)
+        posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+        bound = -torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(1).mean()
+        targets = [j for j in range(len(widths)) if j != s]
+        for j in targets:
+            spread = getattr(model, f"target_variance_{j}").sqrt()
+            found, at_best = (torch.distributions.Normal(y, spread).log_prob(inputs[j]) for y in (output.reconstructions[s, j], inputs[j]))
+            bound = bound + (found - at_best).sum(1).mean()
+        loss = terms[f"reconstruction_{s + 1}"] + terms[f"kl_{s + 1}"]
+        assert loss.item() == pytest.approx(-bound.item() * 2 / sum(widths[j] for j in targets), rel=1e-4)
