@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .backed import room_for
 from .batches import CellData, choose_device
+from .bottlenecks import BOTTLENECKS
 from .callbacks import Callback, Progress
 from .cells import KINDS, kinds_of
 from .checks import DataError, counted, refuse_unfitted
@@ -91,7 +92,8 @@ class CVQVAE:
         widths = [f"{k} + {n - k}" if n > k else str(k) for k, n in zip(self.config.n_outputs, self.config.n_inputs)]
         parts = ", ".join(f"{name} ({kind}, {k})" for (name, kind), k in zip(self.kinds.items(), widths))
         state = f"trained for {counted(len(self.history), 'epoch')}" if len(self.history) else "not trained: call fit()"
-        shape, n = f"{counted(self.config.n_latent, 'dimension')}, {counted(self.config.n_codes, 'code')}", max(len(self.reader.batches), 1)
+        codes = counted(self.config.n_codes, 'code') if self.module.has_codes else f'no codes ({self.config.bottleneck})'
+        shape, n = f"{counted(self.config.n_latent, 'dimension')}, {codes}", max(len(self.reader.batches), 1)
         return f"CVQVAE: {parts} -> {shape}\npreset {self.preset_name}, {counted(n, 'batch', 'batches')}, on {self.device}; {state}"
 
 # %% ../nbs/05_integration.ipynb #e0a47f95
@@ -298,6 +300,7 @@ def save(
     arrays |= {f"module.{name}": value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}
     settings = replace(self.settings, training=self.settings.training | {"epochs": self.training.epochs})
     own = {"format": FORMAT, "preset": self.preset_name, "settings": asdict(settings), "history": self.history.to_dict("list")}
+    own["bottleneck"] = "{0.__module__}.{0.__qualname__}".format(BOTTLENECKS[self.config.bottleneck])
     folder = Path(folder).expanduser()
     save_folder(folder, arrays, own | about, overwrite, {"README.md": model_card(own | about)})
     return folder
