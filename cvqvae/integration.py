@@ -21,7 +21,7 @@ from torch import Tensor
 from .backed import room_for
 from .batches import CellData, choose_device
 from .bottlenecks import BOTTLENECKS
-from .callbacks import Callback, Progress
+from .callbacks import Callback, Progress, checked_callbacks
 from .cells import KINDS, kinds_of
 from .checks import DataError, counted, refuse_unfitted
 from .checkpoints import Checkpoint, ResumeFrom
@@ -138,7 +138,7 @@ def fit(
 
     Calling it again starts afresh; a training that fails, or that Ctrl-C stops, changes nothing: with a `checkpoint` the next call goes on from it.
     Warns where cells seem to be paired wrongly, where cells or features are very few, and where they lack a modality by now, which leaves them out
-    unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
+    unless `unpaired="keep"`; raises `DataError` where there are cells that were not given, and `TypeError` for what is no `Callback`.
     """
     if self.mdata is None:
         raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
@@ -146,14 +146,14 @@ def fit(
     if epochs is not None:
         check_setting("epochs", epochs)
         training = replace(training, epochs=int(epochs))
-    extra = [Progress()] if progress else []
+    extra, own = [Progress()] if progress else [], checked_callbacks(callbacks)
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
     with usual_defaults(), torch.inference_mode(False):  # what is made within it may have a gradient, whatever the caller has switched off
         fresh, (complete, *others) = CrossVQVAE(self.config), self.reader.training_groups(self.mdata, self.unpaired)
     leading = {name: x[:, :k].numpy() for name, x, k in zip(self.modalities, complete.inputs, self.config.n_outputs)}
     warn_of_few(len(complete), {name: len(transform.feature_names) for name, transform in self.transforms.items()})
     warn_of_wrong_pairs(leading, None if complete.batch is None else complete.batch.argmax(1).numpy())
-    trainer = train(fresh, complete, training, (*extra, *callbacks), self.device, others, processes)
+    trainer = train(fresh, complete, training, (*extra, *own), self.device, others, processes)
     self.module, self.training, self.history = trainer.model, training, trainer.history_frame()
     if self.config.batch_offsets and self.reader.batch_key:
         set_anchors(self.reader, self.module, complete)
@@ -184,8 +184,8 @@ def latents(
 @patch
 @torch.no_grad()
 def _encode_block(self: CVQVAE, cells: CellData) -> dict[int | str, Latent]:
-    cells = cells.to(self.device)
-    return self.module.embed_all(cells.inputs, cells.batch)
+    cells, module = cells.to(self.device), self.module.eval()  # in train mode dropout would draw, and the codebook would move
+    return module.embed_all(cells.inputs, cells.batch)
 
 
 @patch
@@ -271,7 +271,7 @@ def translate(
     warn_of_empty(data, list(self.transforms))
     if (n := sum(len(cells) for _, cells in groups)) < data.n_obs:
         raise DataError(f"{data.n_obs - n} of {data.n_obs} cells have none of {', '.join(sources)}: leave them out.")
-    components = predict_from_measured(self.module, groups, self.modalities.index(to))
+    components = predict_from_measured(self.module.eval(), groups, self.modalities.index(to))
     result = AnnData(all_features(transform, components, columns), obs=table_of(data), var=transform.var.iloc[columns].copy())
     result.obsm[transform.slot] = components
     result.var["feature_types"] = pd.Categorical([KINDS[transform.kind]] * result.n_vars)

@@ -151,7 +151,7 @@ class CVQVAE:
 
         Calling it again starts afresh; a training that fails, or that Ctrl-C stops, changes nothing: with a `checkpoint` the next call goes on from it.
         Warns where cells seem to be paired wrongly, where cells or features are very few, and where they lack a modality by now, which leaves them out
-        unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
+        unless `unpaired="keep"`; raises `DataError` where there are cells that were not given, and `TypeError` for what is no `Callback`.
 
         Parameters
         ----------

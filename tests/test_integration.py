@@ -681,6 +681,33 @@ def test_a_model_is_saved_where_it_is_loaded_from_in_the_home_of_the_user(fitted
     assert not list(here.iterdir())
 
 
+def test_a_module_that_was_left_in_train_mode_embeds_and_translates_alike():
+    model = CVQVAE(simulate(n_cells=150, n_genes=300, n_peaks=400), epochs=2, **SMALL).fit(progress=False)
+    cells = model.mdata["rna"].copy()
+    z, x = model.latents(cells)["rna"].z, model.translate(cells, to="atac").X
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    model.module.train()
+    assert torch.equal(model.latents(cells)["rna"].z, z)
+    model.module.train()
+    assert np.array_equal(model.translate(cells, to="atac").X, x)
+    assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
+
+
+def test_anchors_are_exact_within_autocast():
+    models = [CVQVAE(simulate(n_cells=300, seed=0), batch_key="batch", epochs=2, **SMALL) for _ in range(2)]
+    models[0].fit(progress=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        models[1].fit(progress=False)
+    first, second = (model.reader.anchors for model in models)
+    assert first and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_processes_know_a_bottleneck_of_ones_own(own):
+    cells = simulate(n_cells=150, n_genes=300, n_peaks=400)
+    one, two = (CVQVAE(cells.copy(), bottleneck="rounded", epochs=2, **SMALL).fit(progress=False, processes=n).history for n in (1, 2))
+    assert np.allclose(one["train_loss"], two["train_loss"], rtol=1e-4)
+
+
 # a bottleneck of one's own -----------------------------------------------------------------------------------------------------------
 
 
