@@ -63,7 +63,8 @@ class CVQVAE:
         Sets, per modality that has no components yet, `layers["counts"]`, `obsm["X_pca"]` or `obsm["X_lsi"]`
         (float32 [n, k]), `obsm["X_pca_further"]` or `obsm["X_lsi_further"]` (float32 [n, m]), and `uns["cvqvae_preprocessing"]`.
         Settings are the fields of `ModelConfig` and `TrainingConfig`, and those arguments of `preprocess` that `presets.PREPROCESSING` names.
-        Raises `DataError` for unusable input and `TypeError` for an unknown setting.
+        Besides it there are `module` (the networks, a `CrossVQVAE`), `history` (a row per epoch), `modalities` (their names), `config`, `training`, `device`.
+        Raises `DataError` for unusable input, `TypeError` for an unknown setting and `ValueError` for a value that it cannot have.
         """
         self.settings = resolve_preset(preset, variant, **({} if seed is None else {"seed": seed}), **overrides)
         self.preset_name: str = preset if isinstance(preset, str) else "custom"
@@ -242,9 +243,8 @@ def codes(
 @patch
 def parameters(self: CVQVAE) -> dict:
     "Settings as nested dictionaries of plain values, as written to `uns` and `run.json`."
-    settings = {"model": asdict(self.config), "training": asdict(self.training)}
     named = {"preset": self.preset_name, "batch_key": self.reader.batch_key or "", "modalities": self.modalities}
-    return storable({**named, **settings})
+    return storable(named | {"model": asdict(self.config), "training": asdict(self.training)})
 
 # %% ../nbs/05_integration.ipynb #d9554ead
 @patch

@@ -708,6 +708,29 @@ def test_processes_know_a_bottleneck_of_ones_own(own):
     assert np.allclose(one["train_loss"], two["train_loss"], rtol=1e-4)
 
 
+def test_new_cells_of_one_modality_come_alone_or_in_a_container():
+    mdata = simulate(n_cells=150, n_genes=300, n_peaks=400)
+    model = CVQVAE(mdata, epochs=2, **SMALL).fit(progress=False)
+    expected = model.embed(mdata["rna"].copy()).obsm["X_cvqvae"]
+    for given in ({"rna": mdata["rna"].copy()}, [mdata["rna"].copy()]):
+        assert np.array_equal(model.embed(given)["rna"].obsm["X_cvqvae"], expected)
+
+
+@pytest.mark.parametrize("choices, told", [
+    ({"kinds": ["rna", "atac"]}, "must say of each modality by its name"), ({"batch_key": ["batch"]}, "must be the name of one column"),
+    ({"kinds": {"rna": "rna"}, "unpaired": "keep"}, "kinds= names rna, but the modalities are rna, atac"),
+])  # fmt: skip
+def test_arguments_of_another_shape_are_told(choices, told):
+    cells = simulate(n_cells=60, n_genes=200, n_peaks=300)
+    with pytest.raises(DataError, match=told):
+        CVQVAE({"rna": cells["rna"], "atac": cells["atac"]}, **choices, **SMALL)
+
+
+def test_a_mosaic_of_one_modality_is_told_as_that():
+    with pytest.raises(DataError, match="needs two modalities, got .'rna'"):
+        CVQVAE({"rna": simulate(n_cells=60, n_genes=200, n_peaks=300)["rna"]}, unpaired="keep", **SMALL)
+
+
 # a bottleneck of one's own -----------------------------------------------------------------------------------------------------------
 
 
