@@ -64,7 +64,7 @@ def join_modalities(
     features: str = "drop",  # those without a count: "drop", or "keep", where a model that knows them reads the cells
 ) -> MuData:  # all cells; those of the first modality first
     "A mosaic of all cells; hashtags, and what has no count, are dropped per modality. Raises `DataError` where too few cells link the modalities."
-    if len(modalities) < 2:
+    if len(modalities) < 2 and least_paired:
         raise DataError(f"A mosaic needs two modalities, got {list(modalities)}.")
     if kinds and set(kinds) != set(modalities):
         raise DataError(f"kinds= names {', '.join(map(str, kinds))}, but the modalities are {', '.join(map(str, modalities))}: name each of them.")
