@@ -9,6 +9,7 @@ from . import batches as batches
 from . import benchmark as benchmark
 from . import biology as biology
 from . import blood as blood
+from . import bottlenecks as bottlenecks
 from . import callbacks as callbacks
 from . import canonical as canonical
 from . import cells as cells

@@ -115,6 +115,8 @@ def group_codes(
     n: int,  # rows there are
 ) -> np.ndarray:  # int [n], 0 to number of groups - 1, in order of appearance
     "Groups as numbers; raises DataError where there is not one per row."
+    if np.ndim(groups) != 1:
+        raise DataError(f"labels must be one per row, in one dimension, and have the shape {np.shape(groups)}: are they in the place of an embedding?")
     codes = pd.factorize(np.asarray(groups, dtype=object))[0]
     if len(codes) != n:
         raise DataError(f"{counted(len(codes), 'label')} for {counted(n, 'row')}: give one per row, in the same order.")

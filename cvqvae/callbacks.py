@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['StopTraining', 'DivergedError', 'Callback', 'PrepareModel', 'FinishModel', 'FiniteLoss', 'CodeHealth', 'few_codes',
-           'watched_loss', 'EarlyStopping', 'Progress', 'SingleBatch', 'standard_callbacks']
+           'watched_loss', 'EarlyStopping', 'Progress', 'SingleBatch', 'standard_callbacks', 'checked_callbacks']
 
 # %% ../nbs/04_callbacks.ipynb #38a3faea
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -259,3 +260,17 @@ def standard_callbacks(
     "The callbacks that every run has; early stopping where a patience is configured."
     stopping = [EarlyStopping(config.patience)] if config.patience else []
     return [PrepareModel(), FiniteLoss(), CodeHealth(), *stopping, FinishModel()]
+
+
+def checked_callbacks(
+    callbacks: Sequence[Callback],  # that a caller gave
+) -> list[Callback]:
+    "The same, in a list; raises `TypeError` for anything else, before any work."
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks={callbacks!r} must be a list of callbacks: put it in brackets")
+    found = list(callbacks)
+    for other in (one for one in found if not isinstance(one, Callback)):
+        a_class = isinstance(other, type) and issubclass(other, Callback)
+        hint = f"a class: make one of it, {other.__name__}(...)" if a_class else "no cvqvae.callbacks.Callback: subclass that"
+        raise TypeError(f"{other!r} in callbacks is {hint}")
+    return found

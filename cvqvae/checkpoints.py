@@ -7,6 +7,7 @@ __all__ = ['training_state', 'checkpoint_identity', 'save_checkpoint', 'in_json'
 
 # %% ../nbs/04_checkpoints.ipynb #1927d741
 import json
+import reprlib
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
@@ -55,6 +56,16 @@ def _fits(
     "Is a checkpoint of the same settings and the same cells?"
     known = identity if isinstance(identity, dict) else {}
     return _same_cells(known.get("cells"), own["cells"]) and known | {"cells": 0} == own | {"cells": 0}
+
+
+def _differences(identity, own: dict, most: int = 3) -> str:
+    "The settings in which a checkpoint differs from a run, a few of them, in brackets."
+    known = identity if isinstance(identity, dict) else {}
+    parts = [(known.get(part) if isinstance(known.get(part), dict) else {}, own[part]) for part in ("training", "model")]
+    parts.append(({"cells": known.get("n_cells")}, {"cells": own["n_cells"]}))
+    pairs = [(name, there.get(name), value) for there, here in parts for name, value in here.items() if there.get(name) != value]
+    found = [f"{name} is {reprlib.repr(there)} there and {reprlib.repr(here)} here" for name, there, here in pairs[:most]]
+    return f" ({', '.join(found)}{', ...' if len(pairs) > most else ''})" if found else ""
 
 # %% ../nbs/04_checkpoints.ipynb #c0c42fb8
 def training_state(trainer: Trainer) -> dict[str, Tensor]:
@@ -183,8 +194,9 @@ class ResumeFrom(Callback):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except Exception as error:
             raise DataError(f"{self.path} is no checkpoint, or is damaged ({error}): {remedy}") from error
-        if not _fits(state.get("identity"), checkpoint_identity(trainer)):
-            raise DataError(f"{self.path} belongs to another configuration or other cells: use its settings, or {remedy}")
+        theirs, own = state.get("identity"), checkpoint_identity(trainer)
+        if not _fits(theirs, own):
+            raise DataError(f"{self.path} belongs to another configuration or other cells{_differences(theirs, own)}: use its settings, or {remedy}")
         if not _counts(state):
             raise DataError(f"{self.path} does not say how far it came: {remedy}")
         try:

@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .bottlenecks import BOTTLENECKS
 from .curves import TERMS, legend_below, panel_grid, source_of
 from .figures import OKABE_ITO, figure_style
 from .integration import CVQVAE
@@ -71,7 +72,7 @@ def bottleneck_inputs(
     with watched(model) as seen:
         latents = model.latents()
     names = {s: s if isinstance(s, str) else model.modalities[s] for s in model.module.sources}
-    if model.config.bottleneck == "quantized":
+    if BOTTLENECKS[model.config.bottleneck].width == 1:
         return {name: latents[name].z for name in names.values()}
     return {name: torch.cat([x for s, x in seen if s == source]) for source, name in names.items()}
 

@@ -8,6 +8,8 @@ __all__ = ['VARIANTS', 'CHOICES', 'ModelConfig']
 # %% ../nbs/03_configuration.ipynb #2e8b9128
 from dataclasses import dataclass
 
+from .bottlenecks import BOTTLENECKS
+
 # %% ../nbs/03_configuration.ipynb #2990f5c2
 VARIANTS = {  # Appendix C: what each variant changes
     "cvqvae": {},
@@ -16,7 +18,7 @@ VARIANTS = {  # Appendix C: what each variant changes
     "cvqvae-lin": {"routes": "joint", "fusion": "linear"},
 }
 CHOICES = {
-    "bottleneck": ("quantized", "gaussian"),
+    "bottleneck": BOTTLENECKS,
     "routes": ("cross", "joint", "all"),
     "fusion": (None, "mean", "linear", "encoder"),
     "norm": ("batch", "layer", None),
@@ -31,8 +33,9 @@ _RANGES |= {"dropout": _PROBABILITY, "input_dropout": _PROBABILITY, "decay": _IN
 def _refuse_odd(config: "ModelConfig") -> None:
     "Raises ValueError for a setting that no model can have."
     for name, choices in CHOICES.items():
-        if getattr(config, name) not in choices:
-            raise ValueError(f"{name}={getattr(config, name)!r} is not one of {choices}")
+        if getattr(config, name) not in tuple(choices):
+            own = "; one of your own has to be put into cvqvae.bottlenecks.BOTTLENECKS first" if choices is BOTTLENECKS else ""
+            raise ValueError(f"{name}={getattr(config, name)!r} is not one of {tuple(choices)}{own}")
     if config.routes == "joint" and config.fusion is None:
         raise ValueError("routes='joint' needs a fusion: 'mean', 'linear' or 'encoder'")
     for name, (holds, what) in _RANGES.items():
@@ -68,7 +71,7 @@ class ModelConfig:
     agreement: float = 0.0  # share of the way that a modality's embedding moves, after the training, to what it says of the others'; 0: none
     equal_covariance: bool = False  # after that, the modalities' embeddings are moved to the mean of their covariances
     component_scale: float = 0.0  # share of the way that the axes of all embeddings go, last of all, to the lengths that they have in the components
-    bottleneck: str = "quantized"  # "quantized" or "gaussian" (variant cvae)
+    bottleneck: str = "quantized"  # "quantized", "gaussian" (variant cvae), or the name of one's own in `BOTTLENECKS`
     routes: str = "cross"  # what is decoded into what: "cross", "joint" or "all"
     fusion: str | None = None  # joint latent: None (mean, not trained), "mean", "linear", or "encoder" of its own
     n_codes: int = 2048  # K, codes per encoder

@@ -49,6 +49,8 @@ def as_mudata(
     "The container itself, or AnnData matched by name; raises `DataError` for anything else."
     if unpaired not in ("drop", "keep"):
         raise ValueError(f"unpaired={unpaired!r} is not 'drop' or 'keep'")
+    if kinds is not None and not isinstance(kinds, Mapping):
+        raise DataError(f"kinds={kinds!r} must say of each modality by its name what it is, such as {{'rna': 'rna', 'adt': 'protein'}}")
     if isinstance(data, MuData) and kinds is None and (unpaired == "keep" or _is_paired(data)):
         check_modalities(dict(data.mod))
         if empty == "drop":
@@ -63,6 +65,8 @@ def as_mudata(
     else:
         hint = ": read it first, with cvqvae.datasets.read_any" if isinstance(data, str | Path) else ""
         raise DataError(f"expected a MuData, or AnnData in a list or dict, got {type(data).__name__}{hint}")
+    if empty == unpaired == "keep" and len(modalities) == 1:  # new cells, of which that was measured alone
+        return as_mudata(MuData(modalities), empty="keep", unpaired="keep")
     if unpaired == "keep":
         found = join_modalities(modalities, kinds, features="keep" if empty == "keep" else "drop")
     else:

@@ -68,7 +68,7 @@ def source_colours(
 TERMS = {
     "loss": "loss",
     "reconstruction": "reconstruction error\n(1: no better than the mean)",
-    **{"commitment": "commitment", "kl": "KL divergence, weighted", "alignment": "alignment"},
+    **{"commitment": "commitment", "kl": "KL divergence, weighted", "penalty": "penalty of the bottleneck", "alignment": "alignment"},
     **{"distillation": "distillation", "geometry": "geometry"},
 }
 

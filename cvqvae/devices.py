@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from .batches import CellData, choose_device, chosen_threads
+from .bottlenecks import BOTTLENECKS
 from .callbacks import Callback
 from .checks import DataError, counted
 from .model import CrossVQVAE
@@ -84,7 +85,8 @@ def _take_part(index: int, port: int, devices: Sequence[torch.device], threads: 
     store = dist.TCPStore("127.0.0.1", port, len(devices), is_master=False)
     store.add("there", 1)
     _enter(store, devices, index + 1, threads)
-    model_config, data, config, others = job
+    model_config, bottleneck, data, config, others = job
+    BOTTLENECKS.setdefault(model_config.bottleneck, bottleneck)
     Trainer(CrossVQVAE(model_config), data, config, (), devices[index + 1], others).fit()
     dist.destroy_process_group()
 
@@ -105,6 +107,6 @@ def train(
     if n_processes() > 1:
         raise DataError("this process is one of several already: leave processes out")
     cpu = torch.device("cpu")
-    job = (model.config, data.to(cpu), config, [group.to(cpu) for group in others])
+    job = (model.config, BOTTLENECKS[model.config.bottleneck], data.to(cpu), config, [group.to(cpu) for group in others])
     with joined(devices, job):
         return Trainer(model, data, config, callbacks, devices[0], others).fit()

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from .backed import room_for
 from .batches import CellData, choose_device
-from .callbacks import Callback, Progress
+from .bottlenecks import BOTTLENECKS
+from .callbacks import Callback, Progress, checked_callbacks
 from .cells import KINDS, kinds_of
 from .checks import DataError, counted, refuse_unfitted
 from .checkpoints import Checkpoint, ResumeFrom
@@ -62,7 +63,8 @@ class CVQVAE:
         Sets, per modality that has no components yet, `layers["counts"]`, `obsm["X_pca"]` or `obsm["X_lsi"]`
         (float32 [n, k]), `obsm["X_pca_further"]` or `obsm["X_lsi_further"]` (float32 [n, m]), and `uns["cvqvae_preprocessing"]`.
         Settings are the fields of `ModelConfig` and `TrainingConfig`, and those arguments of `preprocess` that `presets.PREPROCESSING` names.
-        Raises `DataError` for unusable input and `TypeError` for an unknown setting.
+        Besides it there are `module` (the networks, a `CrossVQVAE`), `history` (a row per epoch), `modalities` (their names), `config`, `training`, `device`.
+        Raises `DataError` for unusable input, `TypeError` for an unknown setting and `ValueError` for a value that it cannot have.
         """
         self.settings = resolve_preset(preset, variant, **({} if seed is None else {"seed": seed}), **overrides)
         self.preset_name: str = preset if isinstance(preset, str) else "custom"
@@ -91,7 +93,8 @@ class CVQVAE:
         widths = [f"{k} + {n - k}" if n > k else str(k) for k, n in zip(self.config.n_outputs, self.config.n_inputs)]
         parts = ", ".join(f"{name} ({kind}, {k})" for (name, kind), k in zip(self.kinds.items(), widths))
         state = f"trained for {counted(len(self.history), 'epoch')}" if len(self.history) else "not trained: call fit()"
-        shape, n = f"{counted(self.config.n_latent, 'dimension')}, {counted(self.config.n_codes, 'code')}", max(len(self.reader.batches), 1)
+        codes = counted(self.config.n_codes, 'code') if self.module.has_codes else f'no codes ({self.config.bottleneck})'
+        shape, n = f"{counted(self.config.n_latent, 'dimension')}, {codes}", max(len(self.reader.batches), 1)
         return f"CVQVAE: {parts} -> {shape}\npreset {self.preset_name}, {counted(n, 'batch', 'batches')}, on {self.device}; {state}"
 
 # %% ../nbs/05_integration.ipynb #e0a47f95
@@ -136,7 +139,7 @@ def fit(
 
     Calling it again starts afresh; a training that fails, or that Ctrl-C stops, changes nothing: with a `checkpoint` the next call goes on from it.
     Warns where cells seem to be paired wrongly, where cells or features are very few, and where they lack a modality by now, which leaves them out
-    unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
+    unless `unpaired="keep"`; raises `DataError` where there are cells that were not given, and `TypeError` for what is no `Callback`.
     """
     if self.mdata is None:
         raise ValueError("a loaded model has no cells to fit: build a new CVQVAE(mdata) to train")
@@ -144,14 +147,14 @@ def fit(
     if epochs is not None:
         check_setting("epochs", epochs)
         training = replace(training, epochs=int(epochs))
-    extra = [Progress()] if progress else []
+    extra, own = [Progress()] if progress else [], checked_callbacks(callbacks)
     extra += [ResumeFrom(checkpoint), Checkpoint(checkpoint)] if checkpoint else []
     with usual_defaults(), torch.inference_mode(False):  # what is made within it may have a gradient, whatever the caller has switched off
         fresh, (complete, *others) = CrossVQVAE(self.config), self.reader.training_groups(self.mdata, self.unpaired)
     leading = {name: x[:, :k].numpy() for name, x, k in zip(self.modalities, complete.inputs, self.config.n_outputs)}
     warn_of_few(len(complete), {name: len(transform.feature_names) for name, transform in self.transforms.items()})
     warn_of_wrong_pairs(leading, None if complete.batch is None else complete.batch.argmax(1).numpy())
-    trainer = train(fresh, complete, training, (*extra, *callbacks), self.device, others, processes)
+    trainer = train(fresh, complete, training, (*extra, *own), self.device, others, processes)
     self.module, self.training, self.history = trainer.model, training, trainer.history_frame()
     if self.config.batch_offsets and self.reader.batch_key:
         set_anchors(self.reader, self.module, complete)
@@ -182,8 +185,8 @@ def latents(
 @patch
 @torch.no_grad()
 def _encode_block(self: CVQVAE, cells: CellData) -> dict[int | str, Latent]:
-    cells = cells.to(self.device)
-    return self.module.embed_all(cells.inputs, cells.batch)
+    cells, module = cells.to(self.device), self.module.eval()  # in train mode dropout would draw, and the codebook would move
+    return module.embed_all(cells.inputs, cells.batch)
 
 
 @patch
@@ -240,9 +243,8 @@ def codes(
 @patch
 def parameters(self: CVQVAE) -> dict:
     "Settings as nested dictionaries of plain values, as written to `uns` and `run.json`."
-    settings = {"model": asdict(self.config), "training": asdict(self.training)}
     named = {"preset": self.preset_name, "batch_key": self.reader.batch_key or "", "modalities": self.modalities}
-    return storable({**named, **settings})
+    return storable(named | {"model": asdict(self.config), "training": asdict(self.training)})
 
 # %% ../nbs/05_integration.ipynb #d9554ead
 @patch
@@ -269,7 +271,7 @@ def translate(
     warn_of_empty(data, list(self.transforms))
     if (n := sum(len(cells) for _, cells in groups)) < data.n_obs:
         raise DataError(f"{data.n_obs - n} of {data.n_obs} cells have none of {', '.join(sources)}: leave them out.")
-    components = predict_from_measured(self.module, groups, self.modalities.index(to))
+    components = predict_from_measured(self.module.eval(), groups, self.modalities.index(to))
     result = AnnData(all_features(transform, components, columns), obs=table_of(data), var=transform.var.iloc[columns].copy())
     result.obsm[transform.slot] = components
     result.var["feature_types"] = pd.Categorical([KINDS[transform.kind]] * result.n_vars)
@@ -298,6 +300,7 @@ def save(
     arrays |= {f"module.{name}": value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}
     settings = replace(self.settings, training=self.settings.training | {"epochs": self.training.epochs})
     own = {"format": FORMAT, "preset": self.preset_name, "settings": asdict(settings), "history": self.history.to_dict("list")}
+    own["bottleneck"] = "{0.__module__}.{0.__qualname__}".format(BOTTLENECKS[self.config.bottleneck])
     folder = Path(folder).expanduser()
     save_folder(folder, arrays, own | about, overwrite, {"README.md": model_card(own | about)})
     return folder

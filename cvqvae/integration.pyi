@@ -101,7 +101,8 @@ class CVQVAE:
         Sets, per modality that has no components yet, `layers["counts"]`, `obsm["X_pca"]` or `obsm["X_lsi"]`
         (float32 [n, k]), `obsm["X_pca_further"]` or `obsm["X_lsi_further"]` (float32 [n, m]), and `uns["cvqvae_preprocessing"]`.
         Settings are the fields of `ModelConfig` and `TrainingConfig`, and those arguments of `preprocess` that `presets.PREPROCESSING` names.
-        Raises `DataError` for unusable input and `TypeError` for an unknown setting.
+        Besides it there are `module` (the networks, a `CrossVQVAE`), `history` (a row per epoch), `modalities` (their names), `config`, `training`, `device`.
+        Raises `DataError` for unusable input, `TypeError` for an unknown setting and `ValueError` for a value that it cannot have.
 
         Parameters
         ----------
@@ -151,7 +152,7 @@ class CVQVAE:
 
         Calling it again starts afresh; a training that fails, or that Ctrl-C stops, changes nothing: with a `checkpoint` the next call goes on from it.
         Warns where cells seem to be paired wrongly, where cells or features are very few, and where they lack a modality by now, which leaves them out
-        unless `unpaired="keep"`; raises `DataError` where there are cells that were not given.
+        unless `unpaired="keep"`; raises `DataError` where there are cells that were not given, and `TypeError` for what is no `Callback`.
 
         Parameters
         ----------

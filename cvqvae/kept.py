@@ -137,7 +137,7 @@ class Plan:
 
 # %% ../nbs/08_kept.ipynb #4f0c43d1
 _OWN = "agreement batch_offsets batches callbacks component_scale components configuration containers integration losses model networks normalisation".split()
-_OWN += "mosaic preprocessing presets processes quantizer reading streaming training".split()  # two of them: RNA is scaled anew for some presets
+_OWN += "bottlenecks mosaic preprocessing presets processes quantizer reading streaming training".split()  # two of them: RNA is scaled anew for some presets
 _OTHERS = {"scjoint": {"gene_activity"}, "scdart": {"gene_activity", "scjoint"}}  # what a method is made of besides its own module
 _MEASURES = ["alignment", "ground_truth", "measures", "metrics"]
 _PACKAGES = {"harmony": "harmonypy", "wnn": "muon", "mofa": "mofapy2", "totalvi": "scvi-tools", "multivi": "scvi-tools", "clue": "scglue"}

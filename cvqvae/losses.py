@@ -108,7 +108,7 @@ def _source_terms(model: CrossVQVAE, output: Output, inputs: list[Tensor | None]
     targets = [j for source, j in output.reconstructions if source == s]
     errors = [F.mse_loss(output.reconstructions[s, j], model.leading(inputs[j], j)) / getattr(model, f"target_variance_{j}") for j in targets]
     weighted = torch.stack([getattr(model, f"modality_weight_{j}") * e for j, e in zip(targets, errors)]).mean()
-    terms = {f"reconstruction_{name}": torch.stack(errors).mean(), f"{'kl' if c.bottleneck == 'gaussian' else 'commitment'}_{name}": penalty}
+    terms = {f"reconstruction_{name}": torch.stack(errors).mean(), f"{model.bottleneck_of(s).term}_{name}": penalty}
     return terms, (c.lambda_joint if s == JOINT else c.lambda_modality[s]) * (weighted + penalty)
 
 

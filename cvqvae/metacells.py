@@ -32,8 +32,8 @@ def code_source(
     source: str | None = None,  # "joint" or a modality; None: "joint" where it has codes, else the first modality
 ) -> str:
     "Whose codes to use; raises `DataError` where the model has none of them."
-    if model.config.bottleneck != "quantized":
-        raise DataError("this model has no codes: its bottleneck is Gaussian. Train with variant='cvqvae'.")
+    if not model.module.has_codes:
+        raise DataError(f"this model has no codes: its bottleneck is {model.config.bottleneck!r}. Train one with variant='cvqvae' and bottleneck='quantized'.")
     known = [name for name in (JOINT, *model.modalities) if name != JOINT or JOINT in model.module.sources]
     if source is not None and source not in known:
         raise DataError(f"source={source!r} has no codes in this model: choose one of {', '.join(known)}")

@@ -1,40 +1,9 @@
 # Made by `make export` from the module of this name: edit its notebook.
-__all__ = ["JOINT", "Latent", "QuantizedBottleneck", "GaussianBottleneck", "routes_of", "Output", "CrossVQVAE"]
+__all__ = ["JOINT", "routes_of", "Output", "CrossVQVAE"]
 from typing import NamedTuple
 from torch import Tensor, nn
+from .bottlenecks import Latent
 from .configuration import ModelConfig
-from .quantizer import VectorQuantizer
-
-class Latent(NamedTuple):
-    """A batch of n cells at the bottleneck."""
-
-    z: Tensor
-    e: Tensor
-    codes: Tensor | None
-    penalty: Tensor
-
-class QuantizedBottleneck(VectorQuantizer):
-    """The quantizer, answering with a `Latent`."""
-
-    share: float
-
-    def forward(self, z: Tensor) -> Latent: ...
-
-class GaussianBottleneck(nn.Module):
-    """Gaussian posterior of a variational autoencoder: z is its mean, e a sample (in eval mode the mean)."""
-
-    kl_weight: float
-
-    def __init__(self, kl_weight: float = 1.0) -> None:
-        """Gaussian posterior of a variational autoencoder: z is its mean, e a sample (in eval mode the mean).
-
-        Parameters
-        ----------
-        kl_weight
-            factor of the KL divergence, summed over dimensions"""
-
-    def forward(self, parameters: Tensor) -> Latent:
-        """parameters [n, 2d]: mean and log variance"""
 
 JOINT: str
 
@@ -68,6 +37,7 @@ class CrossVQVAE(nn.Module):
     encoders: nn.ModuleList
     decoders: nn.ModuleList
     bottlenecks: nn.ModuleDict
+    has_codes: bool
     fusion: nn.Module | None
 
     def __init__(self, config: ModelConfig) -> None:

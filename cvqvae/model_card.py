@@ -21,6 +21,8 @@ def model_card(
     widths = {name: f"{k} + {n - k} further" if n > k else k for name, k, n in zip(metadata["kinds"], first, metadata["n_inputs"])}
     inputs = [f"| {name} | {kind} | {features.get(name, 'given as components')} | {widths[name]} |" for name, kind in metadata["kinds"].items()]
     batches = ", ".join(metadata["batches"]) or "none named"
+    path = metadata.get("bottleneck", "cvqvae.")  # of the class
+    own = [f"- Bottleneck `{path}`: import the module that puts it into `cvqvae.bottlenecks.BOTTLENECKS` before you load the model."]
     loss = f", training loss {history['train_loss'].iloc[0]:.3g} to {history['train_loss'].iloc[-1]:.3g}" if len(history) else ""
     return "\n".join([
         "# CVQVAE model", "",
@@ -28,7 +30,7 @@ def model_card(
         "| modality | kind | features | components |", "| --- | --- | --- | --- |", *inputs, "",
         f"- Preset {metadata['preset']}, {counted(len(history), 'epoch')}{loss}.",
         f"- Batches ({metadata['batch_key'] or 'no column'}): {batches}.",
-        "- Trained without cell types.", "",
+        "- Trained without cell types.", *(own if path[:7] != "cvqvae." else []), "",
         "## Use", "", "```python", "import cvqvae", 'model = cvqvae.CVQVAE.load("this folder")', "model.embed(new_cells)", "```", "",
         "Features are matched by name, so new cells need the same assay, genome and naming. Cells of a tissue or state that the training",
         "did not see are placed among those that it did. The files hold components of up to 2,000 training cells where batches are corrected;",

@@ -7,6 +7,7 @@ __all__ = ['merged_obs', 'join_modalities', 'presence', 'groups_of', 'complete_c
 
 # %% ../nbs/00_mosaic.ipynb #d65776cd
 import warnings
+from collections.abc import Hashable
 from itertools import combinations
 
 import numpy as np
@@ -63,6 +64,10 @@ def join_modalities(
     features: str = "drop",  # those without a count: "drop", or "keep", where a model that knows them reads the cells
 ) -> MuData:  # all cells; those of the first modality first
     "A mosaic of all cells; hashtags, and what has no count, are dropped per modality. Raises `DataError` where too few cells link the modalities."
+    if len(modalities) < 2 and least_paired:
+        raise DataError(f"A mosaic needs two modalities, got {list(modalities)}.")
+    if kinds and set(kinds) != set(modalities):
+        raise DataError(f"kinds= names {', '.join(map(str, kinds))}, but the modalities are {', '.join(map(str, modalities))}: name each of them.")
     kinds = kinds or kinds_of(modalities)
     declared = {name: declare_kind(adata, kinds[name], name) for name, adata in modalities.items()}
     check_pairing(declared, least=0)
@@ -143,6 +148,8 @@ def batch_labels(
     batch_key: str,  # a column of `obs`
 ) -> pd.Series:  # str [n]
     "The batch of every cell; raises `DataError` when the column is not there or has missing values."
+    if not isinstance(batch_key, Hashable):
+        raise DataError(f"batch_key={batch_key!r} must be the name of one column of obs: make one column of several first")
     table = data.obs
     if batch_key not in table and isinstance(data, MuData):
         table = merged_obs(dict(data.mod), data.obs_names)

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import io
 import logging
+import threading
 import warnings
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -110,20 +111,31 @@ def need(
 
 # %% ../nbs/08_peers.ipynb #659efc62
 class quietly(contextlib.ContextDecorator):
-    "Within it nothing is printed, warned or logged below an error."
+    "Within it nothing is printed, warned or logged below an error, in any thread; the last one to leave puts everything back."
+
+    _lock, _inside, _stack = threading.Lock(), 0, contextlib.ExitStack()  # of all threads: so are what is printed to and the filters
 
     def __enter__(self):
-        self.stack = contextlib.ExitStack()
-        self.stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        for redirect in (contextlib.redirect_stdout, contextlib.redirect_stderr):
-            self.stack.enter_context(redirect(io.StringIO()))
-        self.level, logging.root.manager.disable = logging.root.manager.disable, logging.WARNING
+        with quietly._lock:
+            quietly._inside += 1
+            if quietly._inside == 1:
+                _silence(quietly._stack)
         return self
 
     def __exit__(self, *error):
-        logging.root.manager.disable = self.level
-        self.stack.close()
+        with quietly._lock:
+            quietly._inside -= 1
+            if quietly._inside == 0:
+                quietly._stack.close()
+
+
+def _silence(stack: contextlib.ExitStack) -> None:
+    stack.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("ignore")
+    for redirect in (contextlib.redirect_stdout, contextlib.redirect_stderr):
+        stack.enter_context(redirect(io.StringIO()))
+    stack.callback(setattr, logging.root.manager, "disable", logging.root.manager.disable)
+    logging.root.manager.disable = logging.WARNING
 
 # %% ../nbs/08_peers.ipynb #d0fe59ba
 @quietly()

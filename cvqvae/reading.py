@@ -329,9 +329,10 @@ def set_anchors(
 ) -> None:
     "Keep components of training cells without the offsets of their batches, as if they came from an unknown one."
     chosen = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0), device="cpu")[:max_cells]
-    part = cells.rows(chosen).to(next(module.parameters()).device)
+    part = cells.rows(chosen).to(device := next(module.parameters()).device)
     for i, name in enumerate(reader.kinds):
         unknown = 0 if part.batch is None else getattr(module, f"batch_offset_{i}").mean(0)
-        reader.anchors[name] = (module.corrected(part.inputs[i], i, part.batch) + unknown).cpu().numpy()
+        with torch.autocast(device.type, enabled=False):  # they are kept, whatever the caller is within
+            reader.anchors[name] = (module.corrected(part.inputs[i], i, part.batch) + unknown).cpu().numpy()
         variance = getattr(module, f"target_variance_{i}") * reader.leading[i]
         reader.scales[name] = float(getattr(module, f"modality_weight_{i}") / variance.sqrt())

@@ -275,7 +275,7 @@ def earlier_model(
         mdata = under_names(mdata, {name: called[kind] for name, kind in model.kinds.items()})
     if parameters.batch and model.batch_key not in (None, parameters.batch):
         raise DataError(f"{about}: its batches are in the column {model.batch_key}, not {parameters.batch}: leave out --batch.")
-    if model.config.bottleneck != "quantized" or model.transforms.keys() != model.kinds.keys():
+    if not model.module.has_codes or model.transforms.keys() != model.kinds.keys():
         raise DataError(f"{about}: it has no codes, or was made of components that were brought along; give one of `cvqvae integrate`.")
     try:
         model.reader.labels_of(mdata)

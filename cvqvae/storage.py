@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .bottlenecks import BOTTLENECKS
 from .checkpoints import in_json
 from .checks import DataError
 from .configuration import ModelConfig
@@ -167,6 +168,14 @@ _FACTS = {
 }
 
 
+def _check_bottleneck(settings, path) -> None:
+    name = settings.get("bottleneck") if isinstance(settings, dict) else None
+    if isinstance(name, str) and name not in BOTTLENECKS:
+        own = f", the class {path}," if isinstance(path, str) and path.replace(".", "").isidentifier() else ""
+        raise DataError(f"the bottleneck {reprlib.repr(name)}{own} does not come with the model: import the module that puts it into "
+                        "cvqvae.bottlenecks.BOTTLENECKS, then load it again")
+
+
 def check_facts(
     metadata: dict,  # of `model.json`
 ) -> None:  # raises DataError
@@ -174,6 +183,7 @@ def check_facts(
     for name, holds in _FACTS.items():
         if not holds(metadata.get(name, {} if name == "scales" else None)):
             raise DataError(f"{name} in model.json is {reprlib.repr(metadata.get(name))}, which no model has: the file was changed; take a whole copy of it")
+    _check_bottleneck(metadata["settings"].get("model"), metadata.get("bottleneck"))
     if len(metadata["kinds"]) != len(metadata["n_inputs"]):
         raise DataError(f"model.json names {len(metadata['kinds'])} modalities and {len(metadata['n_inputs'])} numbers of components: take a whole copy of it")
     if metadata["batches"] and metadata["batch_key"] is None:

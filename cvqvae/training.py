@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .batches import PRECISIONS, CellData, batches_of, choose_device, chosen_threads, epoch_generator, products_in, shares_of, split_rows
-from .callbacks import Callback, StopTraining, standard_callbacks
+from .callbacks import Callback, StopTraining, checked_callbacks, standard_callbacks
 from .losses import loss_terms
 from .model import JOINT, CrossVQVAE, Output
 from .networks import seeded, usual_defaults
@@ -117,7 +117,7 @@ class Trainer:
         self.recorded: bool = self.device.type == "cuda" and config.cuda_graphs and n_processes() == 1
         step = partial(type(self)._update, weakref.proxy(self))  # a trainer that held itself would keep its cells on the GPU until Python looks for circles
         self.update: Callable = StepRecorder(step, self.model.parameters()) if self.recorded else step
-        self.callbacks: list[Callback] = sorted([*standard_callbacks(config), *callbacks], key=lambda c: c.order)
+        self.callbacks: list[Callback] = sorted([*standard_callbacks(config), *checked_callbacks(callbacks)], key=lambda c: c.order)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         rate = torch.tensor(self.config.learning_rate, device=self.device) if self.device.type == "cuda" else self.config.learning_rate
@@ -143,9 +143,9 @@ def fit(self: Trainer) -> Trainer:
     """
     torch.set_num_threads(chosen_threads())
     self.stopped = False
-    gradients = torch.inference_mode(False)
+    gradients, exact = torch.inference_mode(False), torch.autocast(self.device.type, enabled=False)  # whatever the caller is within
     try:
-        with usual_defaults(), gradients, seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
+        with usual_defaults(), gradients, exact, seeded(self.config.seed, self.device), products_in(self.config.precision), own_stream(self.device):
             self._run()
     except BaseException:
         for callback in (c for c in self.callbacks if c.everywhere or rank() == 0):

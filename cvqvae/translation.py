@@ -32,9 +32,10 @@ def read_out(
     n_near: int = 5,  # codes around z
 ) -> Tensor:  # float [n, n_outputs[target]]
     "Components decoded from the code, or, where decoders know both, half from z and half from the nearest codes."
-    if not 0 < module.config.quantized_share < 1 or latent.codes is None:
-        return module.decode(latent.e if module.config.quantized_share == 1 else latent.z, target, batch)
-    book = module.bottleneck_of(source).codebook
+    bottleneck = module.bottleneck_of(source)
+    if not 0 < bottleneck.share < 1:
+        return module.decode(latent.e if bottleneck.share == 1 else latent.z, target, batch)
+    book = bottleneck.codebook
     near = torch.cdist(latent.z, book).topk(min(n_near, len(book)), largest=False).indices
     around = torch.stack([module.decode(book[codes], target, batch) for codes in near.T]).mean(0)
     return (module.decode(latent.z, target, batch) + around) / 2

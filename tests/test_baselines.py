@@ -170,6 +170,29 @@ def test_quiet_peers_leave_logging_as_it_was(capsys):
     assert logging.root.manager.disable == level and capsys.readouterr().out == ""
 
 
+def test_quiet_threads_that_overlap_put_everything_back(capsys):
+    import logging
+    import threading
+    import warnings
+
+    before = (sys.stdout, sys.stderr, logging.root.manager.disable, list(warnings.filters))
+    inside, first_out = threading.Event(), threading.Event()
+
+    def second():
+        with peers.quietly():
+            inside.set()
+            first_out.wait(10)
+            print("noise of the second")
+
+    with peers.quietly():
+        other = threading.Thread(target=second)
+        other.start()
+        inside.wait(10)
+    first_out.set()
+    other.join()
+    assert (sys.stdout, sys.stderr, logging.root.manager.disable, list(warnings.filters)) == before and capsys.readouterr().out == ""
+
+
 def test_an_interrupted_comparison_goes_on(cells, plan, tmp_path, monkeypatch):
     fitted, fit = [], benchmark.fit_method
     one = pd.DataFrame([("score", "total", 0.5, "")], columns=["metric", "group", "value", "reason"])

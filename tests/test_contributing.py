@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cvqvae import baselines, cells, downloads, metrics, preprocessing, public
+from cvqvae import baselines, bottlenecks, cells, downloads, metrics, preprocessing, public
 
 ROOT = Path(__file__).resolve().parents[1]
-REGISTRIES = [baselines.METHODS, cells.KINDS, downloads.CATALOGUE, metrics.METRICS, metrics.ADDED, preprocessing.COMPONENTS, public.CONVERTERS]
+REGISTRIES = [
+    *(baselines.METHODS, bottlenecks.BOTTLENECKS, cells.KINDS, downloads.CATALOGUE),
+    *(metrics.METRICS, metrics.ADDED, preprocessing.COMPONENTS, public.CONVERTERS),
+]
 EXAMPLES = dict(re.findall(r"^### (.+?)\n.*?^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.M | re.S))
 
 
@@ -24,7 +27,7 @@ def registries():
 
 
 def test_every_way_to_contribute_has_its_example():
-    words = ["notebook", "metric", "method", "data set", "modality"]
+    words = ["notebook", "metric", "method", "data set", "modality", "bottleneck"]
     assert all(any(word in title for title in EXAMPLES) for word in words) and len(EXAMPLES) == len(words)
 
 

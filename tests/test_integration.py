@@ -22,6 +22,7 @@ from mudata import MuData
 from cvqvae import integration
 from cvqvae.alignment import foscttm
 from cvqvae.backed import write_stored
+from cvqvae.bottlenecks import BOTTLENECKS, Bottleneck, Latent, QuantizedBottleneck
 from cvqvae.callbacks import Callback
 from cvqvae.cells import DataError
 from cvqvae.checks import warn
@@ -31,10 +32,12 @@ from cvqvae.datasets import load_dataset, read_any, read_mudata, read_pair
 from cvqvae.figures import save_figure
 from cvqvae.files import write_atomically
 from cvqvae.integration import CVQVAE
+from cvqvae.metacells import code_source
 from cvqvae.networks import seeded, usual_defaults
 from cvqvae.presets import PRESETS, Preset, resolve_preset
 from cvqvae.simulation import simulate
 from cvqvae.training import TrainingConfig
+from cvqvae.translation import read_out
 
 SMALL = dict(hidden=(32,), n_latent=8, n_codes=32, n_components=12, batch_size=128, device="cpu")
 
@@ -676,3 +679,137 @@ def test_a_model_is_saved_where_it_is_loaded_from_in_the_home_of_the_user(fitted
     written = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file() and path.parent.name != "model"}
     assert written == {"kept/run.safetensors", "cells.h5mu", "figures/one.png", "figures/one.pdf", "a/b.txt"}
     assert not list(here.iterdir())
+
+
+def test_a_module_that_was_left_in_train_mode_embeds_and_translates_alike():
+    model = CVQVAE(simulate(n_cells=150, n_genes=300, n_peaks=400), epochs=2, **SMALL).fit(progress=False)
+    cells = model.mdata["rna"].copy()
+    z, x = model.latents(cells)["rna"].z, model.translate(cells, to="atac").X
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    model.module.train()
+    assert torch.equal(model.latents(cells)["rna"].z, z)
+    model.module.train()
+    assert np.array_equal(model.translate(cells, to="atac").X, x)
+    assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
+
+
+def test_anchors_are_exact_within_autocast():
+    models = [CVQVAE(simulate(n_cells=300, seed=0), batch_key="batch", epochs=2, **SMALL) for _ in range(2)]
+    models[0].fit(progress=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        models[1].fit(progress=False)
+    first, second = (model.reader.anchors for model in models)
+    assert first and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_processes_know_a_bottleneck_of_ones_own(own):
+    cells = simulate(n_cells=150, n_genes=300, n_peaks=400)
+    one, two = (CVQVAE(cells.copy(), bottleneck="rounded", epochs=2, **SMALL).fit(progress=False, processes=n).history for n in (1, 2))
+    assert np.allclose(one["train_loss"], two["train_loss"], rtol=1e-4)
+
+
+def test_new_cells_of_one_modality_come_alone_or_in_a_container():
+    mdata = simulate(n_cells=150, n_genes=300, n_peaks=400)
+    model = CVQVAE(mdata, epochs=2, **SMALL).fit(progress=False)
+    expected = model.embed(mdata["rna"].copy()).obsm["X_cvqvae"]
+    for given in ({"rna": mdata["rna"].copy()}, [mdata["rna"].copy()]):
+        assert np.array_equal(model.embed(given)["rna"].obsm["X_cvqvae"], expected)
+
+
+@pytest.mark.parametrize("choices, told", [
+    ({"kinds": ["rna", "atac"]}, "must say of each modality by its name"), ({"batch_key": ["batch"]}, "must be the name of one column"),
+    ({"kinds": {"rna": "rna"}, "unpaired": "keep"}, "kinds= names rna, but the modalities are rna, atac"),
+])  # fmt: skip
+def test_arguments_of_another_shape_are_told(choices, told):
+    cells = simulate(n_cells=60, n_genes=200, n_peaks=300)
+    with pytest.raises(DataError, match=told):
+        CVQVAE({"rna": cells["rna"], "atac": cells["atac"]}, **choices, **SMALL)
+
+
+def test_a_mosaic_of_one_modality_is_told_as_that():
+    with pytest.raises(DataError, match="needs two modalities, got .'rna'"):
+        CVQVAE({"rna": simulate(n_cells=60, n_genes=200, n_peaks=300)["rna"]}, unpaired="keep", **SMALL)
+
+
+# a bottleneck of one's own -----------------------------------------------------------------------------------------------------------
+
+
+class Rounded(Bottleneck):
+    "Three numbers per cell, each rounded, and a linear way there and back."
+
+    def __init__(self, dim):
+        super().__init__()
+        self.down, self.up = torch.nn.Linear(dim, 3), torch.nn.Linear(3, dim)
+
+    @classmethod
+    def from_config(cls, config, n_predicted):
+        return cls(config.n_latent)
+
+    def forward(self, h):
+        x = self.down(h)
+        return Latent(h, self.up(x + (x.round() - x).detach()), None, 0.01 * x.square().mean())
+
+
+class Renamed(QuantizedBottleneck):
+    "The quantizer, under another name."
+
+
+@pytest.fixture
+def own(monkeypatch):
+    monkeypatch.setitem(BOTTLENECKS, "rounded", Rounded)
+    monkeypatch.setitem(BOTTLENECKS, "renamed", Renamed)
+
+
+@pytest.fixture
+def rounded(own):
+    return CVQVAE(simulate(n_cells=150, n_genes=300, n_peaks=400), bottleneck="rounded", epochs=6, **SMALL).fit(progress=False)
+
+
+@pytest.mark.parametrize("preset", ["paper", "default"])
+def test_a_bottleneck_of_ones_own_trains(own, preset):
+    choices = SMALL | {"epochs": 6, "bottleneck": "rounded", "learning_rate": 3e-3}
+    models = [CVQVAE(simulate(n_cells=150, n_genes=300, n_peaks=400), preset=preset, **choices) for _ in range(2)]
+    before = {name: value.clone() for name, value in models[0].module.bottlenecks.named_parameters()}
+    first, second = (model.fit(progress=False).history for model in models)
+    assert before and all(not torch.equal(value, before[name]) for name, value in models[0].module.bottlenecks.named_parameters())
+    assert first["train_penalty_1"].iloc[0] > 0 and not [name for name in first if name.startswith(("train_commitment", "train_kl", "codes_used"))]
+    assert first["train_loss"].iloc[-1] < first["train_loss"].iloc[0]
+    pd.testing.assert_frame_equal(first.drop(columns="seconds"), second.drop(columns="seconds"))
+
+
+def test_a_bottleneck_without_codebook_has_no_codes_and_its_decoders_read_e(rounded):
+    mdata = rounded.embed()
+    assert "cvqvae_code" not in mdata.obs and "X_cvqvae_quantized" not in mdata["rna"].obsm and rounded.codes().shape == (mdata.n_obs, 0)
+    assert "8 dimensions, no codes (rounded)" in repr(rounded)
+    with pytest.raises(DataError, match="no codes: its bottleneck is 'rounded'"):
+        code_source(rounded)
+    x = torch.from_numpy(np.hstack([mdata["rna"].obsm[slot] for slot in ("X_pca", "X_pca_further")]))
+    with torch.no_grad():
+        latent = rounded.module.encode(x, 0)
+        assert torch.equal(read_out(rounded.module, latent, 0, 1), rounded.module.decode(latent.e, 1))
+        assert not torch.equal(latent.e, latent.z)
+
+
+def test_a_model_with_ones_own_bottleneck_is_saved_and_says_what_it_needs(rounded, tmp_path, monkeypatch):
+    folder, cells = rounded.save(tmp_path / "model"), simulate(n_cells=150, n_genes=300, n_peaks=400)
+    loaded = CVQVAE.load(folder, device="cpu")
+    for model in (loaded, pickle.loads(pickle.dumps(rounded)), copy.deepcopy(rounded)):
+        assert np.array_equal(model.embed(cells.copy()).obsm["X_cvqvae"], rounded.embed(cells.copy()).obsm["X_cvqvae"])
+        assert np.array_equal(model.translate(cells["rna"], to="atac").X, rounded.translate(cells["rna"], to="atac").X)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"Bottleneck `{Rounded.__module__}.Rounded`: import the module" in card
+    monkeypatch.delitem(BOTTLENECKS, "rounded")
+    with pytest.raises(DataError, match=f"'rounded', the class {Rounded.__module__}.Rounded, does not come with the model: import the module") as told:
+        CVQVAE.load(folder, device="cpu")
+    assert "damaged" not in str(told.value)
+    with pytest.raises(ValueError, match="bottleneck='rounded' is not one of .* cvqvae.bottlenecks.BOTTLENECKS"):
+        CVQVAE(cells, bottleneck="rounded", **SMALL)
+
+
+def test_a_quantizer_under_another_name_gives_the_same_codes(own, tmp_path):
+    mdata = simulate(n_cells=150, n_genes=300, n_peaks=400)
+    usual, other = (CVQVAE(mdata.copy(), bottleneck=name, epochs=3, **SMALL).fit(progress=False) for name in ("quantized", "renamed"))
+    assert other.module.has_codes and usual.codes().shape[1] == 3
+    pd.testing.assert_frame_equal(usual.codes(), other.codes())
+    assert np.array_equal(usual.translate(mdata["rna"], to="atac").X, CVQVAE.load(other.save(tmp_path / "m")).translate(mdata["rna"], to="atac").X)
+    assert "Bottleneck" not in (usual.save(tmp_path / "usual") / "README.md").read_text(encoding="utf-8")

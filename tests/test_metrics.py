@@ -324,6 +324,12 @@ def test_a_method_is_not_replaced_by_a_row_of_the_same_name(name):
         evaluate({"model": {"joint": truth.components["rna"]}, name: {"joint": truth.components["atac"]}}, truth, resolutions=2)
 
 
+def test_labels_in_the_place_of_an_embedding_are_told():
+    z, labels = np.random.default_rng(0).normal(size=(20, 3)), np.repeat(["a", "b"], 10)
+    with pytest.raises(DataError, match=r"shape \(20, 3\): are they in the place of an embedding"):
+        label_transfer(z, labels, z)
+
+
 @pytest.mark.parametrize("name", ["nmi", "score", "score_shared", "biology", "foscttm", "label_transfer_back"])
 def test_no_metric_takes_the_name_of_another_row(name):
     with pytest.raises(DataError, match=f"{name!r} is a metric already"):

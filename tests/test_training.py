@@ -94,6 +94,29 @@ def test_checkpoint_of_other_cells_is_refused(tmp_path):
         Trainer(model, toy(n=100), TrainingConfig(epochs=3, batch_size=64), (ResumeFrom(path),), "cpu").fit()
 
 
+def test_the_checkpoint_of_another_training_says_in_what_it_differs(tmp_path):
+    path = tmp_path / "run.safetensors"
+    trained(callbacks=(Checkpoint(path),))
+    with pytest.raises(DataError, match=r"other cells \(epochs is 3 there and 5 here, decay is 0.99 there and 0.9 here\): use its settings"):
+        trained(TrainingConfig(epochs=5, batch_size=64), (ResumeFrom(path),), decay=0.9)
+    with pytest.raises(DataError, match=r"(\w+ is \d+ there and \d+ here, ){3}\.\.\.\)"):
+        trained(TrainingConfig(epochs=4, batch_size=32, seed=3), (ResumeFrom(path),), n_latent=5, decay=0.9)
+    other = toy()
+    other.inputs[0][:] = other.inputs[0].flip(0)
+    with pytest.raises(DataError, match="or other cells: use its settings"):
+        model = CrossVQVAE(ModelConfig((6, 6), hidden=(16,), n_latent=4, n_codes=16))
+        Trainer(model, other, TrainingConfig(epochs=3, batch_size=64), (ResumeFrom(path),), "cpu").fit()
+
+
+@pytest.mark.parametrize("given, told", [
+    (EarlyStopping(3), "must be a list of callbacks"), (None, "must be a list of callbacks"),
+    ([EarlyStopping], r"a class: make one of it, EarlyStopping\("), ([CodeHealth(), print], "no cvqvae.callbacks.Callback: subclass that"),
+])  # fmt: skip
+def test_what_is_no_callback_is_refused(given, told):
+    with pytest.raises(TypeError, match=told):
+        trained(callbacks=given)
+
+
 @pytest.mark.parametrize("every", [0, -1, 2.5, True])
 def test_a_checkpoint_is_written_every_so_many_epochs(every):
     with pytest.raises(ValueError, match="at least 1"):
@@ -427,6 +450,17 @@ def test_training_needs_gradients_and_has_them(switched_off):
         found = Trainer(model, cells, TrainingConfig(epochs=3, batch_size=64), device="cpu").fit().model.state_dict()
         assert not torch.is_grad_enabled()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_training_within_autocast_computes_as_it_was_configured():
+    choices = dict(agreement=0.5, equal_covariance=True, component_scale=0.5, fusion="linear", routes="all")
+    expected, cells = trained(**choices), toy()
+    with torch.autocast("cpu", torch.bfloat16):
+        model = CrossVQVAE(ModelConfig((6, 6), hidden=(16,), n_latent=4, n_codes=16, **choices))
+        found = Trainer(model, cells, TrainingConfig(epochs=3, batch_size=64), device="cpu").fit()
+        assert torch.is_autocast_enabled("cpu")
+    assert all(torch.equal(value, found.model.state_dict()[name]) for name, value in expected.model.state_dict().items())
+    pd.testing.assert_frame_equal(expected.history_frame().drop(columns="seconds"), found.history_frame().drop(columns="seconds"))
 
 
 def test_weights_are_single_precision_whatever_the_default():
