@@ -14,6 +14,7 @@ from cvqvae.biology import (
 from cvqvae.cells import DataError
 from cvqvae.checks import cells_per_group, in_order, whole_numbers
 from cvqvae.code_names import asked_features, feature_values, modality_markers
+from cvqvae.code_usage import group_graph
 from cvqvae.figures import filled, group_colours
 from cvqvae.simulation import simulate
 
@@ -101,6 +102,21 @@ def test_an_island_has_no_pseudotime(chain):
     time = pseudotime(space, "early")
     assert time[named == "island"].isna().all() and time[named != "island"].notna().all()
     assert "island" not in set(growth_tree(space, time)[["source", "target"]].to_numpy().ravel())
+
+
+@pytest.mark.parametrize("n_islands", [2, 5, 24])
+def test_types_that_lie_apart_have_a_pseudotime_of_the_root_alone_and_no_arrows(n_islands):
+    "More islands than diffusion components: their eigenvectors cannot be found at once, and PAGA has no edge to read."
+    rng, island = np.random.default_rng(0), np.repeat(np.arange(n_islands), 40)
+    groups = pd.Series(island, index=[f"c{i}" for i in range(len(island))]).map("type {}".format)
+    z = 1e3 * np.eye(n_islands)[island]
+    z[:, 0] += np.tile(np.linspace(0, 40, 40), n_islands)
+    space = space_graph(z + 0.1 * rng.normal(size=z.shape), groups)
+    time = pseudotime(space, "type 1")
+    own = (groups == "type 1").to_numpy()
+    assert time[own].notna().all() and time[~own].isna().all() and own[space.uns["iroot"]] and time.iloc[space.uns["iroot"]] == 0
+    assert abs(time[own].corr(pd.Series(z[own, 0], time.index[own]), method="spearman")) > 0.95
+    assert growth_tree(space, time).empty and group_graph(z, groups).empty
 
 
 def test_the_root_is_given_by_a_reference_or_guessed_and_said_so(mdata):
