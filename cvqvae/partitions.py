@@ -15,7 +15,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
-from sklearn.neighbors import NearestNeighbors
+from scipy.spatial.distance import cdist
 
 from .checks import DataError, counted
 from .compiled import import_umap
@@ -162,13 +162,13 @@ def compactness(
 def separation(
     groups: pd.Series,  # group of each cell [n]
     space: np.ndarray,  # of `diffusion_space`, float [n, k]
-) -> pd.Series:  # per group, 0 or more; NaN for a single group
+) -> pd.Series:  # per group, 0 or more; NaN for a single group, and for one that no path connects with any other
     "Distance from a group's mean to the nearest other group's mean; higher is better."
     means = _group_means(space, groups)
-    if len(means) < 2:
-        return pd.Series(np.nan, index=means.index)
-    distances, _ = NearestNeighbors(n_neighbors=1).fit(means.to_numpy()).kneighbors()
-    return pd.Series(distances[:, 0], index=means.index)
+    there = pd.DataFrame(space != 0).groupby(groups.to_numpy()).any().to_numpy(float)  # components of its island
+    distances = np.where(there @ there.T > 0, cdist(means, means), np.inf)
+    np.fill_diagonal(distances, np.inf)
+    return pd.Series(distances.min(axis=1), means.index).replace(np.inf, np.nan)
 
 # %% ../nbs/08_partitions.ipynb #798851e5
 def partition_table(

@@ -199,6 +199,8 @@ def test_many_islands_each_keep_a_diffusion_component_of_their_own(n_islands):
     assert (here.sum(axis=1) > 0).all() and (here.sum() == 1).all() and np.isfinite(space).all()
     table = partition_table(pd.Series(2 * island + np.tile([0, 1], len(island) // 2), [f"c{i}" for i in range(len(island))]), space)
     assert (table["compactness"] > 0).all() and (table["separation"] > 0).all()
+    alone = separation(pd.Series(np.where(island < 2, 2 * island + np.arange(len(island)) % 2, island + 2)), space)
+    assert alone[:4].notna().all() and alone[4:].isna().all()  # whole islands lie at the origin of each other's components, and infinitely far apart
 
 
 def test_a_planted_feature_gives_the_name(model):
