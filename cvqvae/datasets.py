@@ -24,7 +24,7 @@ from .cells import KINDS, STACKED, check_names, declare_kind, modality_kind, pai
 from .checks import DataError, check_sparse, counted, counts_of, warn
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
-from .names import antibodies_beside_genes, is_10x_folder, kind_of_word, other_format
+from .names import antibodies_beside_genes, beside_advice, is_10x_folder, kind_of_word, other_format
 from .public import CONVERTERS, read_10x_folder
 from .simulation import simulate
 from .stored import open_checked, own_columns, own_tables, read_backed, write_paired
@@ -142,7 +142,7 @@ def split_kinds(
 def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
     "The kinds of feature of one matrix, by name."
     if "feature_types" not in adata.var:
-        advice = STACKED if len(antibodies_beside_genes(adata.var_names)) else "Then write the file again."
+        advice = beside_advice(adata.obsm) or (STACKED if len(antibodies_beside_genes(adata.var_names)) else "Then write the file again.")
         raise DataError("var['feature_types'] is missing: this matrix does not say which features are genes, peaks or antibodies. Set it to "
                         f"{', '.join(map(repr, KINDS.values()))}, one for each feature. {advice}")
     types = adata.var["feature_types"].astype(str)

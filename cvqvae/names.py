@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['KINDS', 'kind_of_word', 'is_region', 'is_gene', 'are_barcodes', 'is_antibody', 'check_names', 'without_genome',
            'shown_names', 'asked_names', 'matched_names', 'meant_by', 'hashtags', 'isotype_controls',
-           'antibodies_beside_genes', 'spelling_advice', 'doubt_pairing', 'without_type', 'is_10x_folder',
-           'other_format']
+           'antibodies_beside_genes', 'beside_advice', 'spelling_advice', 'doubt_pairing', 'without_type',
+           'is_10x_folder', 'other_format']
 
 # %% ../nbs/00_names.ipynb #b1529296
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -239,6 +239,19 @@ def antibodies_beside_genes(
     plain = names.astype(str)
     found = names[plain.str.replace(_AROUND, "", regex=True).str.upper().isin(_NO_GENES) | plain.str.contains("(?i)totalseq")]
     return found if len(found) > 2 else found[:0]
+
+# %% ../nbs/00_names.ipynb #acd7990c
+def beside_advice(
+    obsm: Mapping,  # of genes
+) -> str:  # a sentence, or nothing where none of its slots seems to hold proteins
+    "What to do about proteins that lie in `obsm`, where scvi-tools and CELLxGENE keep them."
+    for key, values in obsm.items():
+        table = isinstance(values, pd.DataFrame)
+        if re.search("(?i)protein|antibod|(?<![a-z])adt", str(key)) or (table and is_antibody(values.columns)):
+            made = f"adata.obsm[{key!r}]" + ("" if table else ", adata.obs[[]], pandas.DataFrame(index=NAMES_OF_THE_PROTEINS)")
+            return (f"Proteins seem to lie in obsm: anndata.AnnData({made}).write_h5ad('proteins.h5ad') makes a file of them. "
+                    "Give it beside this one, --rna and --adt, or both to read_pair.")
+    return ""
 
 # %% ../nbs/00_names.ipynb #75646691
 _BARCODE = "([ACGTN]{8,})"
