@@ -327,7 +327,7 @@ def plot_reliability(
         for colour, (name, table) in zip(OKABE_ITO, tables.items()):
             known = table.dropna()
             ax.plot(known["confidence"], known["accuracy"], color=colour, lw=1.2, label=name)
-            ax.scatter(known["confidence"], known["accuracy"], 4 + 120 * known["cells"] / known["cells"].sum(), color=colour, zorder=2)
+            ax.scatter(known["confidence"], known["accuracy"], 4 + 120 * known["cells"] / known["cells"].sum(), color=colour, zorder=2, clip_on=False)
         ax.set(xlabel="confidence: share of the votes", ylabel="share of labels that are right", xlim=(0, 1.02), ylim=(0, 1.02))
         ax.text(1, 0.02, "area of a point: share of the cells", ha="right", fontsize=6, color="#666666")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # above the panel

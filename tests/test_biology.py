@@ -8,8 +8,8 @@ import pytest
 from anndata import AnnData
 
 from cvqvae.biology import (
-    find_root, gene_expression, growth_tree, marker_table, plot_genes, plot_pseudotime, pseudotime, reached_cells, reliability, space_graph, specific_genes,
-    time_agreement, vote_labels,
+    find_root, gene_expression, growth_tree, marker_table, plot_genes, plot_pseudotime, plot_reliability, pseudotime, reached_cells, reliability, space_graph,
+    specific_genes, time_agreement, vote_labels,
 )  # fmt: skip
 from cvqvae.cells import DataError
 from cvqvae.checks import cells_per_group, in_order, whole_numbers
@@ -124,6 +124,16 @@ def test_the_root_is_given_by_a_reference_or_guessed_and_said_so(mdata):
     assert find_root(mdata, types, mdata.obs["pseudotime"])[0] == "HSC"
     name, how = find_root(mdata, types)
     assert name in set(types) and how.startswith("guessed")
+
+
+def test_the_largest_point_of_reliability_is_not_cut_at_the_edge():
+    "Where nearly all labels are sure and right, it lies in the corner."
+    table = pd.DataFrame({"cells": [5, 995], "confidence": [0.5, 1.0], "accuracy": [0.4, 1.0]}, index=["0.0 to 0.5", "0.9 to 1.0"])
+    figure = plot_reliability({"rna to atac": table})
+    (axes,) = figure.axes
+    (points,) = axes.collections
+    figure.draw_without_rendering()
+    assert not points.get_clip_on() and points.get_offsets()[1].tolist() == [1.0, 1.0]
 
 
 def test_confident_labels_are_right_more_often():
