@@ -21,8 +21,7 @@ from .checks import DataError
 
 # %% ../nbs/00_names.ipynb #913c86bc
 KINDS = {"rna": "Gene Expression", "atac": "Peaks", "protein": "Antibody Capture"}
-_WORDS = {"rna": "rna", "gex": "rna", "atac": "atac", "chromatin accessibility": "atac", "prot": "protein", "protein": "protein", "adt": "protein"}
-_WORDS |= {word.lower(): kind for kind, word in KINDS.items()}
+_SHORT = {"gex": "rna", "chromatin accessibility": "atac", "prot": "protein", "adt": "protein"}
 _REGION = re.compile(r"^[\w.]+[:\-_]\d+[\-_]\d+$")
 _GENES = set("ACTB GAPDH B2M MALAT1 CD3E CD3D MS4A1 LYZ NKG7 HBB MKI67 TOP2A PCNA GAD1 GAD2 SLC17A7 MBP PTPRC EPCAM KRT5 KRT14".split())
 _ID = r"(?i)^ENS[A-Z]*G\d+"
@@ -33,7 +32,8 @@ def kind_of_word(
     word: object,  # a value of `var["feature_types"]`, or the name of a modality
 ) -> str | None:  # "rna", "atac" or "protein"; None: something else
     "What 10x's word, or a usual short one, says was measured."
-    return _WORDS.get(str(word).lower())
+    known = _SHORT | {name: kind for kind, long in KINDS.items() for name in (kind, long.lower())}  # a new kind may have come
+    return known.get(str(word).lower())
 
 # %% ../nbs/00_names.ipynb #8c089399
 def is_region(
