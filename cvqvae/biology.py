@@ -27,6 +27,7 @@ from .compiled import import_umap
 from .figures import MISSING_COLOUR, OKABE_ITO, figure_style, make_room, mark_cell, middle_point, sentence_figure
 from .names import asked_names, meant_by, shown_names
 from .normalisation import log_normalised
+from .partitions import connect_groups, diffusion_map, islands, outermost
 
 # %% ../nbs/08_biology.ipynb #ee5c5ab5
 def rna_of(
@@ -203,37 +204,35 @@ def find_root(
 def space_graph(
     z: np.ndarray,  # embedding, float [n, d]
     groups: pd.Series,  # type or cluster of each cell, [n]
-    seed: int = 0,  # of the neighbour search and of the diffusion map
-) -> AnnData:  # neighbours, diffusion map and PAGA of the space; `obs["group"]`
+    seed: int = 0,  # of the neighbour search, and of the diffusion map in `pseudotime`
+) -> AnnData:  # neighbours and PAGA of the space; `obs["group"]`
     "What pseudotime and the graph of types are read from."
     space = AnnData(np.asarray(z, np.float32), obs=pd.DataFrame({"group": pd.Categorical(groups.astype(str))}, index=groups.index))
     with warnings.catch_warnings(), np.printoptions():  # scanpy sets how numbers are printed
         warnings.simplefilter("ignore")
         import_umap()
         sc.pp.neighbors(space, use_rep="X", random_state=seed)
-        sc.tl.diffmap(space, n_comps=min(15, len(z) - 2), random_state=seed)
-        sc.tl.paga(space, "group")
+        connect_groups(space, "group")
     return space
 
 
 def pseudotime(
-    space: AnnData,  # of `space_graph`; `obs["dpt_pseudotime"]` is set
+    space: AnnData,  # of `space_graph`; `uns["iroot"]` is set
     root: str,  # a group
 ) -> pd.Series:  # float [n], 0 at the root to 1; NaN for cells that no path connects to it
     "Diffusion pseudotime from the outermost cell of a group; raises `DataError` for an unknown group."
     own = (space.obs["group"] == root).to_numpy()
     if not own.any():
         raise DataError(f"the root {root!r} is not one of {', '.join(space.obs['group'].cat.categories)}")
-    components = space.obsm["X_diffmap"][:, 1:]
-    scaled = (components - components.mean(0)) / np.maximum(components.std(0), 1e-12)
-    furthest = np.abs(scaled[own].mean(0)).argmax()
-    sign = np.sign(scaled[own].mean(0)[furthest])
-    space.uns["iroot"] = int(np.flatnonzero(own)[(sign * scaled[own, furthest]).argmax()])
+    rows = max(islands(space.obsp["connectivities"]), key=lambda rows: own[rows].sum())
+    part, own = diffusion_map(space, rows, 15, space.uns["neighbors"]["params"]["random_state"]), own[rows]
+    part.uns["iroot"] = outermost(part, own)
+    space.uns["iroot"] = int(rows[part.uns["iroot"]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sc.tl.dpt(space, n_dcs=min(10, components.shape[1]))
-    values = space.obs["dpt_pseudotime"].replace([np.inf, -np.inf], np.nan)
-    return values / values.max()
+        sc.tl.dpt(part, n_dcs=min(10, part.obsm["X_diffmap"].shape[1] - 1))
+    values = part.obs["dpt_pseudotime"].replace([np.inf, -np.inf], np.nan)
+    return (values / values.max()).reindex(space.obs_names)
 
 # %% ../nbs/08_biology.ipynb #3932695a
 def reached_cells(
@@ -328,7 +327,7 @@ def plot_reliability(
         for colour, (name, table) in zip(OKABE_ITO, tables.items()):
             known = table.dropna()
             ax.plot(known["confidence"], known["accuracy"], color=colour, lw=1.2, label=name)
-            ax.scatter(known["confidence"], known["accuracy"], 4 + 120 * known["cells"] / known["cells"].sum(), color=colour, zorder=2)
+            ax.scatter(known["confidence"], known["accuracy"], 4 + 120 * known["cells"] / known["cells"].sum(), color=colour, zorder=2, clip_on=False)
         ax.set(xlabel="confidence: share of the votes", ylabel="share of labels that are right", xlim=(0, 1.02), ylim=(0, 1.02))
         ax.text(1, 0.02, "area of a point: share of the cells", ha="right", fontsize=6, color="#666666")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # above the panel

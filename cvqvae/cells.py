@@ -21,7 +21,7 @@ import pandas as pd
 
 from .backed import axis_sums, is_stored
 from .checks import DataError, alike, check_modalities, counted, counts_of, warn, without_advice
-from .names import KINDS, antibodies_beside_genes, check_names, doubt_pairing, hashtags, is_antibody, is_gene, is_region, spelling_advice
+from .names import KINDS, antibodies_beside_genes, check_names, doubt_pairing, hashtags, is_antibody, is_gene, is_region, kind_of_word, spelling_advice
 
 # %% ../nbs/00_cells.ipynb #282dcc82
 _all_ = ["DataError", "counts_of", "KINDS", "check_names"]
@@ -41,10 +41,9 @@ def _shallow(
 def _kind_key(
     kind: str,  # what the user typed
 ) -> str:  # a key of KINDS
-    "The checked name of a kind; 10x's long form is accepted; raises DataError."
-    long = {value.lower(): key for key, value in KINDS.items()} | {"adt": "protein", "gex": "rna"}
-    key = long.get(str(kind).lower(), str(kind).lower())
-    if key not in KINDS:
+    "The checked name of a kind; 10x's words and usual short ones are accepted; raises DataError."
+    key = kind_of_word(kind)
+    if key is None:
         raise DataError(f"Unknown kind of modality {kind!r}: choose one of {', '.join(KINDS)}.")
     return key
 
@@ -81,20 +80,19 @@ def _refuse_several(adata: ad.AnnData, kind: str, name: str) -> None:
     if "feature_types" not in adata.var:
         return
     sizes = adata.var["feature_types"].astype(str).value_counts()
-    if len(here := [f"{sizes[long]:,} {long}" for long in KINDS.values() if long in sizes]) > 1:
+    known = {word: kind for word in sizes.index if (kind := kind_of_word(word))}
+    if len(set(known.values())) > 1:
+        here = [f"{sizes[word]:,} {word}" for word in sorted(known, key=lambda word: list(KINDS).index(known[word]))]
         raise DataError(f"{name!r} was given as {kind}, but its features are of several kinds ({', '.join(here)} in var['feature_types']): "
                         "give the whole file, as --mudata or to cvqvae.datasets.read_any, which split it by kind.")
 
 # %% ../nbs/00_cells.ipynb #ed68585d
-_NAMED = {"rna": "rna", "gex": "rna", "atac": "atac", "peaks": "atac", "prot": "protein", "protein": "protein", "adt": "protein"}
-
-
 def modality_kind(
     adata: ad.AnnData,  # one modality
     name: str = "modality",  # how errors call it
 ) -> str:  # "rna", "atac" or "protein"
     "What a modality declares to be, else what its name says; raises DataError where that is unknown, contradicted, or several things."
-    if "feature_types" not in adata.var and (kind := _NAMED.get(str(name).lower())):
+    if "feature_types" not in adata.var and (kind := kind_of_word(name)):
         check_names(adata.var_names, kind, name)
         _refuse_stacked(adata, kind, name)
         return kind

@@ -24,7 +24,7 @@ from .cells import KINDS, STACKED, check_names, declare_kind, modality_kind, pai
 from .checks import DataError, check_sparse, counted, counts_of, warn
 from .downloads import CATALOGUE, fetch_all
 from .files import check_file
-from .names import antibodies_beside_genes, is_10x_folder, other_format
+from .names import antibodies_beside_genes, beside_advice, is_10x_folder, kind_of_word, other_format
 from .public import CONVERTERS, read_10x_folder
 from .simulation import simulate
 from .stored import open_checked, own_columns, own_tables, read_backed, write_paired
@@ -69,7 +69,9 @@ def read_modality(
         return source.to_memory() if source.isbacked else source
     if not isinstance(source, (str, Path)):
         raise DataError(f"Expected a .h5ad file or an AnnData, got {type(source).__name__}.")
-    return read_checked(ad.read_h5ad, source, ".h5ad file")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique")  # settled in a file that stacks kinds, and refused by name in others
+        return read_checked(ad.read_h5ad, source, ".h5ad file")
 
 # %% ../nbs/00_datasets.ipynb #77782d69
 def read_pair(
@@ -140,19 +142,19 @@ def split_kinds(
 def _apart(adata: ad.AnnData) -> dict[str, ad.AnnData]:
     "The kinds of feature of one matrix, by name."
     if "feature_types" not in adata.var:
-        advice = STACKED if len(antibodies_beside_genes(adata.var_names)) else "Then write the file again."
+        advice = beside_advice(adata.obsm) or (STACKED if len(antibodies_beside_genes(adata.var_names)) else "Then write the file again.")
         raise DataError("var['feature_types'] is missing: this matrix does not say which features are genes, peaks or antibodies. Set it to "
                         f"{', '.join(map(repr, KINDS.values()))}, one for each feature. {advice}")
     types = adata.var["feature_types"].astype(str)
-    if (left := ~types.isin(KINDS.values())).any():
+    kinds = types.map(kind_of_word)
+    if (left := kinds.isna()).any():
         what = f"{counted(left.sum(), 'feature')} of the type {', '.join(types[left].unique())}"
         warn(f"Left out: {what}, such as {adata.var_names[left][0]!r}.")
-    present = {name: long for name, long in KINDS.items() if (types == long).any()}
     modalities = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique")  # settled here
-        for name, long in present.items():
-            modalities[name] = adata[:, (types == long).to_numpy()].copy()
+        for name in (name for name in KINDS if (kinds == name).any()):
+            modalities[name] = adata[:, (kinds == name).to_numpy()].copy()
             modalities[name].var_names_make_unique()
     return modalities
 

@@ -135,6 +135,7 @@ def umap_coordinates(
         near = near.astype(np.int32), distances.astype(np.float32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"precomputed_knn\[2\]")  # such a UMAP cannot place new rows, and none is asked to
+        warnings.filterwarnings("ignore", "Graph is not fully connected")  # clouds that lie apart start apart
         layout = umap.UMAP(n_neighbors=n_neighbors, init=start, random_state=seed, n_jobs=1, precomputed_knn=near or (None, None, None))
         return layout.fit_transform(rows)
 

@@ -90,7 +90,25 @@ class Lines(Callback):
 # %% ../nbs/09_runs.ipynb #3f4caff9
 def warn_plainly() -> None:
     "From here on a warning is one line without file and source; `warnings.catch_warnings` puts it back."
-    warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: _tell(f"note: {message}")
+
+
+_TOLD: set[str] = set()  # lines of notes that this process has printed
+
+
+def _tell(note: str) -> None:
+    _TOLD.update(note.splitlines())
+    print(note, file=sys.stderr)
+
+
+class _Untold:
+    "A stream for what a notebook says, without the notes that were printed before it began; the notebook itself keeps them."
+
+    def __init__(self, stream):
+        self.stream, self.flush = stream, stream.flush
+
+    def write(self, text: str) -> None:
+        self.stream.write("".join(line for line in text.splitlines(keepends=True) if line.rstrip("\n") not in _TOLD))
 
 # %% ../nbs/09_runs.ipynb #9d3d0735
 _LOCK, _MARK = ".running", "-run-"
@@ -211,7 +229,7 @@ def execute(
     for noisy in ("papermill", "traitlets"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     options = {"kernel_manager_class": own_kernel(), "on_cell_start": Announcer()}
-    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "progress_bar": False}
+    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr and _Untold(sys.stderr), "progress_bar": False}
     target = folder / f"{name}.ipynb"
     source, to = (str(path).replace("{", "{{").replace("}", "}}") for path in (analysis_path(name), target))  # papermill formats them
     papermill.execute_notebook(source, to, parameters, kernel_name="python3", cwd=str(folder), **streams, **options)
@@ -246,6 +264,7 @@ def run_analysis(
 ) -> Path:  # the folder; raises DataError before any work, and whatever goes wrong later
     "Execute an analysis and leave one whole folder."
     started = time.time()
+    _TOLD.clear()
     checked(parameters.given(), report=name)
     what = parameters.preset or "default" if name == "integrate" else name
     out = free_folder(out or Path("runs") / f"{name_of(parameters)}-{what}-{time.strftime('%Y%m%d-%H%M%S')}")

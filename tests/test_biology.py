@@ -8,12 +8,13 @@ import pytest
 from anndata import AnnData
 
 from cvqvae.biology import (
-    find_root, gene_expression, growth_tree, marker_table, plot_genes, plot_pseudotime, pseudotime, reached_cells, reliability, space_graph, specific_genes,
-    time_agreement, vote_labels,
+    find_root, gene_expression, growth_tree, marker_table, plot_genes, plot_pseudotime, plot_reliability, pseudotime, reached_cells, reliability, space_graph,
+    specific_genes, time_agreement, vote_labels,
 )  # fmt: skip
 from cvqvae.cells import DataError
 from cvqvae.checks import cells_per_group, in_order, whole_numbers
 from cvqvae.code_names import asked_features, feature_values, modality_markers
+from cvqvae.code_usage import group_graph
 from cvqvae.figures import filled, group_colours
 from cvqvae.simulation import simulate
 
@@ -112,11 +113,36 @@ def test_an_island_has_no_pseudotime(chain):
     assert "island" not in set(growth_tree(space, time)[["source", "target"]].to_numpy().ravel())
 
 
+@pytest.mark.parametrize("n_islands", [2, 5, 24])
+def test_types_that_lie_apart_have_a_pseudotime_of_the_root_alone_and_no_arrows(n_islands):
+    "More islands than diffusion components: their eigenvectors cannot be found at once, and PAGA has no edge to read."
+    rng, island = np.random.default_rng(0), np.repeat(np.arange(n_islands), 40)
+    groups = pd.Series(island, index=[f"c{i}" for i in range(len(island))]).map("type {}".format)
+    z = 1e3 * np.eye(n_islands)[island]
+    z[:, 0] += np.tile(np.linspace(0, 40, 40), n_islands)
+    space = space_graph(z + 0.1 * rng.normal(size=z.shape), groups)
+    time = pseudotime(space, "type 1")
+    own = (groups == "type 1").to_numpy()
+    assert time[own].notna().all() and time[~own].isna().all() and own[space.uns["iroot"]] and time.iloc[space.uns["iroot"]] == 0
+    assert abs(time[own].corr(pd.Series(z[own, 0], time.index[own]), method="spearman")) > 0.95
+    assert growth_tree(space, time).empty and group_graph(z, groups).empty
+
+
 def test_the_root_is_given_by_a_reference_or_guessed_and_said_so(mdata):
     types = mdata.obs["cell_type"].astype(str)
     assert find_root(mdata, types, mdata.obs["pseudotime"])[0] == "HSC"
     name, how = find_root(mdata, types)
     assert name in set(types) and how.startswith("guessed")
+
+
+def test_the_largest_point_of_reliability_is_not_cut_at_the_edge():
+    "Where nearly all labels are sure and right, it lies in the corner."
+    table = pd.DataFrame({"cells": [5, 995], "confidence": [0.5, 1.0], "accuracy": [0.4, 1.0]}, index=["0.0 to 0.5", "0.9 to 1.0"])
+    figure = plot_reliability({"rna to atac": table})
+    (axes,) = figure.axes
+    (points,) = axes.collections
+    figure.draw_without_rendering()
+    assert not points.get_clip_on() and points.get_offsets()[1].tolist() == [1.0, 1.0]
 
 
 def test_confident_labels_are_right_more_often():

@@ -447,6 +447,20 @@ def test_openproblems_file(second, name):
     assert list(mdata[name].obs["total"]) == [7, 15, 23] and mdata.uns["organism"] == "human"
 
 
+@pytest.mark.parametrize("second, name", [("ATAC", "atac"), ("ADT", "protein")])
+def test_openproblems_file_given_by_its_path(second, name, tmp_path, recwarn):
+    "Its short words are understood; the counts come from the layer, not from X, which is normalised."
+    openproblems(second).write_h5ad(tmp_path / "bmmc.h5ad")
+    recwarn.clear()
+    mdata = datasets.read_any(tmp_path / "bmmc.h5ad")
+    assert [modality_kind(part) for part in mdata.mod.values()] == ["rna", name] and list(mdata.mod) == ["rna", name]
+    assert np.array_equal(counts_of(mdata[name]).toarray(), [[3, 4], [7, 8], [11, 12]]) and "batch" in mdata.obs
+    assert not [one for one in recwarn if "not unique" in str(one.message)]  # a protein is called as its gene
+    assert list(datasets.read_parts(tmp_path / "bmmc.h5ad").mod) == ["rna", name]
+    with pytest.raises(DataError, match=f"several kinds .2 GEX, 2 {second}"):
+        declare_kind(openproblems(second), "rna")
+
+
 def test_not_an_openproblems_file():
     with pytest.raises(DataError, match="no Open Problems"):
         public.split_openproblems(genes("ab"))

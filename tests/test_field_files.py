@@ -60,6 +60,21 @@ def test_genes_and_proteins_in_one_matrix_are_told_apart_as_the_error_says(tmp_p
     assert {name: adata.n_vars for name, adata in read_any(tmp_path / "cells.h5ad").mod.items()}["protein"] == len(proteins)
 
 
+def test_proteins_in_obsm_become_a_file_as_the_error_says(tmp_path):
+    "As scvi-tools, CELLxGENE and our own `to_anndata` keep them."
+    mdata = simulate(n_cells=60, n_genes=300, kind="protein")
+    adata = mdata["rna"].copy()
+    del adata.var["feature_types"]
+    adata.obsm["protein_expression"] = mdata["protein"].to_df().astype(int)
+    adata.write(tmp_path / "cells.h5ad")
+    with pytest.raises(DataError, match="Proteins seem to lie in obsm") as refused:
+        read_any(tmp_path / "cells.h5ad")
+    line = re.search(r"anndata\.AnnData\(.*?\)\.write_h5ad\('proteins.h5ad'\)", str(refused.value))[0].replace("proteins.h5ad", str(tmp_path / "proteins.h5ad"))
+    exec(line, {"adata": adata, "anndata": ad})
+    paired = read_pair(tmp_path / "cells.h5ad", tmp_path / "proteins.h5ad", ("rna", "protein"))
+    assert np.array_equal(paired["protein"].X, mdata["protein"].X.toarray()) and paired["protein"].var_names.equals(mdata["protein"].var_names)
+
+
 @pytest.mark.parametrize("kind", ["rna", "atac"])
 def test_the_line_for_proteins_is_no_advice_where_there_are_none(tmp_path, kind):
     adata = simulate(n_cells=20, n_genes=150, n_peaks=100)[kind]

@@ -64,6 +64,13 @@ def test_umap_is_repeatable():
     assert np.array_equal(umap_coordinates(z), umap_coordinates(z))
 
 
+def test_clouds_that_lie_apart_are_laid_out_without_a_word(recwarn):
+    "How umap starts them is nothing that a biologist could change."
+    z = 1e3 * np.eye(8)[np.repeat(np.arange(8), 30)] + np.random.default_rng(0).normal(size=(240, 8))
+    assert np.isfinite(umap_coordinates(z)).all()
+    assert not [one for one in recwarn if "fully connected" in str(one.message)]
+
+
 def test_a_umap_has_exact_neighbours_without_a_warning_and_searches_among_many_rows(monkeypatch):
     umap = import_umap()
     z = np.random.default_rng(0).normal(size=(120, 5)).astype(np.float32)

@@ -190,6 +190,19 @@ def test_islands_do_not_break_the_diffusion_space():
     assert np.isfinite(space).all() and space.shape[1] >= 5
 
 
+@pytest.mark.parametrize("n_islands", [12, 60])
+def test_many_islands_each_keep_a_diffusion_component_of_their_own(n_islands):
+    "More of them than components that are asked for: every eigenvalue that a search for ten would find is 1, if it ends."
+    island = np.repeat(np.arange(n_islands), 40)
+    space = diffusion_space(1e3 * np.eye(n_islands)[island] + np.random.default_rng(0).normal(size=(len(island), n_islands)))
+    here = pd.DataFrame(space != 0).groupby(island).any()
+    assert (here.sum(axis=1) > 0).all() and (here.sum() == 1).all() and np.isfinite(space).all()
+    table = partition_table(pd.Series(2 * island + np.tile([0, 1], len(island) // 2), [f"c{i}" for i in range(len(island))]), space)
+    assert (table["compactness"] > 0).all() and (table["separation"] > 0).all()
+    alone = separation(pd.Series(np.where(island < 2, 2 * island + np.arange(len(island)) % 2, island + 2)), space)
+    assert alone[:4].notna().all() and alone[4:].isna().all()  # whole islands lie at the origin of each other's components, and infinitely far apart
+
+
 def test_a_planted_feature_gives_the_name(model):
     planted = model.mdata.copy()
     chosen = pd.Series(np.where(np.arange(300) < 40, "few", "many"), index=planted.obs_names)

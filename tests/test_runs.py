@@ -483,6 +483,25 @@ def test_a_report_warns_in_sentences(name):
     assert any("\nwarn_plainly()\n" in source for source in cells[:shown])
 
 
+def test_a_note_about_the_cells_is_told_once(files, tmp_path, monkeypatch, capsys):
+    "Cells are read before a run and by its notebook, which both remark on them; the notebook keeps its remark."
+    mdata = mudata.read(files / "three.h5mu")
+    for adata in mdata.mod.values():
+        adata.var = adata.var.drop(columns="feature_types")
+    mdata.write(tmp_path / "unsaid.h5mu")
+
+    def notebook(name, folder, parameters):
+        print(f"[1 s] cells\n{told}\nnote: something new", file=runs._Untold(sys.stderr), end="")
+        raise DataError("enough")
+
+    monkeypatch.setattr(runs, "execute", notebook)
+    told = "note: var['feature_types'] is missing, so names say what was measured: 'rna' is rna, 'atac' is atac, 'adt' is protein."
+    for number in range(2):
+        assert main(["integrate", "--mudata", str(tmp_path / "unsaid.h5mu"), "--out", str(tmp_path / f"run{number}")]) != 0
+        said = capsys.readouterr().err
+        assert said.count(told) == 1 and "note: something new" in said and "[1 s] cells\n" in said
+
+
 def test_labels_that_are_truth_values_are_counted_without_a_remark():
     source = next(cell["source"] for cell in nbformat.read(runs.analysis_path("integrate"), 4).cells if cell["source"].startswith("unknown = "))
     mdata = simulate(n_cells=60, n_genes=150, n_peaks=100)
