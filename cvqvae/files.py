@@ -161,7 +161,7 @@ try:
         look("", file)
         file.visititems(look)
 except Exception as error:
-    sys.exit(3 if isinstance(error, MemoryError) or "memory allocation" in str(error) else 1)
+    sys.exit(3 if isinstance(error, MemoryError) or "alloc" in str(error) else 1)  # "memory allocation failed", "image null after H5MM_realloc()"
 """
 
 
