@@ -29,7 +29,7 @@ class Bottleneck(nn.Module):
 
     width = 1  # numbers that an encoder writes for each of the d dimensions; where there are more, e must be z in eval mode
     term = "penalty"  # what the penalty is called in the history
-    share = 1.0  # of the cells whose decoders read e; those of the others read z
+    share = 1.0  # of the cells whose decoders read e while training, z otherwise, as forward sees to it; `translate` asks both where it is between 0 and 1
 
     @classmethod
     def from_config(

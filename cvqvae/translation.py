@@ -31,10 +31,12 @@ def read_out(
     batch: Tensor | None = None,  # one-hot covariate, float [n, n_batches]
     n_near: int = 5,  # codes around z
 ) -> Tensor:  # float [n, n_outputs[target]]
-    "Components decoded from the code, or, where decoders know both, half from z and half from the nearest codes."
+    "Components decoded from the code, or, where decoders know both, half from z and half from the nearest codes (from e, where there are none)."
     bottleneck = module.bottleneck_of(source)
     if not 0 < bottleneck.share < 1:
         return module.decode(latent.e if bottleneck.share == 1 else latent.z, target, batch)
+    if latent.codes is None:
+        return (module.decode(latent.z, target, batch) + module.decode(latent.e, target, batch)) / 2
     book = bottleneck.codebook
     near = torch.cdist(latent.z, book).topk(min(n_near, len(book)), largest=False).indices
     around = torch.stack([module.decode(book[codes], target, batch) for codes in near.T]).mean(0)

@@ -788,6 +788,9 @@ def test_a_bottleneck_without_codebook_has_no_codes_and_its_decoders_read_e(roun
         latent = rounded.module.encode(x, 0)
         assert torch.equal(read_out(rounded.module, latent, 0, 1), rounded.module.decode(latent.e, 1))
         assert not torch.equal(latent.e, latent.z)
+        rounded.module.bottleneck_of(0).share = 0.5  # decoders know both, and there is no codebook to look for neighbours in
+        both = (rounded.module.decode(latent.e, 1) + rounded.module.decode(latent.z, 1)) / 2
+        torch.testing.assert_close(read_out(rounded.module, latent, 0, 1), both)
 
 
 def test_a_model_with_ones_own_bottleneck_is_saved_and_says_what_it_needs(rounded, tmp_path, monkeypatch):
